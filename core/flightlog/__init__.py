@@ -1,0 +1,74 @@
+"""flightlog: the flight recorder for ML training.
+
+    import flightlog
+
+    flightlog.init(project="digits", config={"lr": 0.01})
+    for step in range(100):
+        flightlog.log({"loss": 1 / (step + 1)})
+    flightlog.finish()
+
+The names below are all there is; what needs a heavier import is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .current import finish, init, log, log_artifact
+from .errors import FlightlogError, UsageError
+from .run import Run
+
+# The submodule's name is wanted for the current run; `from flightlog.run import …` works all the same.
+globals().pop("run", None)
+
+if TYPE_CHECKING:
+    from .mappings import Config, Summary
+    from .media import Image, Text
+    from .reading import Api
+
+    run: Run | None
+    config: Config
+    summary: Summary
+    __version__: str
+
+__all__ = [
+    "Api",
+    "FlightlogError",
+    "Image",
+    "Run",
+    "Text",
+    "UsageError",
+    "config",
+    "finish",
+    "init",
+    "log",
+    "log_artifact",
+    "run",
+    "summary",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from . import current
+
+    if name == "run":
+        return current.current_or_none()
+    if name in ("config", "summary"):
+        return getattr(current.current(f"flightlog.{name}"), name)
+    if name in ("Image", "Text"):
+        from . import media
+
+        return getattr(media, name)
+    if name == "Api":
+        from .reading import Api
+
+        return Api
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("flightlog")
+    raise AttributeError(f"module 'flightlog' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

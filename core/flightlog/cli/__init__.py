@@ -1,0 +1,95 @@
+"""The command line: one file per verb, loaded when it is used.
+
+Exit codes: 0 done; 1 something failed; 2 the command was wrong, or there is no (valid) API key; 3 delivered, but part
+of the local data is damaged; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import entry_points
+
+import click
+
+from ..errors import AuthError, FlightlogError, KeyNeeded, NotFound, SettingsError, UsageError
+
+_VERBS = {
+    "sync": "Deliver recorded runs to a server.",
+    "login": "Keep an API key for a server.",
+    "logout": "Forget the API key of a server.",
+    "whoami": "Show which account the stored key belongs to.",
+}
+
+
+class _Verbs(click.Group):
+    """Our own verbs by name, other rooms' by the entry-point group `flightlog.commands`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_VERBS, *sorted(e.name for e in entry_points(group="flightlog.commands"))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _VERBS:
+            module = importlib.import_module(f".{cmd_name}", __name__)
+            command = getattr(module, cmd_name)
+            assert isinstance(command, click.Command)
+            return command
+        for entry in entry_points(group="flightlog.commands", name=cmd_name):
+            try:
+                command = entry.load()
+            except ImportError as error:
+                return _unavailable(cmd_name, error)
+            assert isinstance(command, click.Command)
+            return command
+        return None
+
+
+def _unavailable(name: str, error: ImportError) -> click.Command:
+    """A verb whose extra is not installed: it says which command installs it."""
+    extra = "demo" if name == "demo" else "server"
+
+    @click.command(name, short_help=f"Needs: pip install 'flightlog[{extra}]'", add_help_option=False)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def unavailable(arguments: tuple[str, ...]) -> None:
+        raise FlightlogError(f"`flightlog {name}` needs more packages ({error}): pip install 'flightlog[{extra}]'")
+
+    return unavailable
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        import flightlog
+
+        click.echo(flightlog.__version__)
+        ctx.exit()
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def cli() -> None:
+    """flightlog: the flight recorder for ML training."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    try:
+        cli.main(arguments, prog_name="flightlog", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(
+            "flightlog: interrupted; what was done stays done, and the same command goes on from there", err=True
+        )
+        sys.exit(130)
+    except (KeyNeeded, AuthError, UsageError, NotFound, SettingsError) as error:
+        click.echo(f"flightlog: {error}", err=True)
+        sys.exit(2)
+    except FlightlogError as error:
+        click.echo(f"flightlog: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads any more; python would complain at its exit
+        sys.exit(1)

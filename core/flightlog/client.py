@@ -1,0 +1,245 @@
+"""One HTTP conversation with a flightlog server, and what its answers mean.
+
+Errors are told apart here, once: what will never work is a PermanentError, what may work later a RetryableError.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import IO, Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import requests
+import requests.auth
+
+from .errors import AuthError, DivergedError, GoneError, PermanentError, RetryableError
+from .protocol.messages import VERSION
+
+T = TypeVar("T")
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 120.0
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Sets the key by ourselves: without an auth of its own, requests would take one from ~/.netrc."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._key is not None:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+def origin_of(url: str) -> str:
+    """Return the scheme://host[:port] of an address, in lower case, without the port that goes without saying.
+
+    Raises:
+        PermanentError: it is no http or https address.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.username:
+        raise PermanentError(f"{url!r} is no address of a server; http://HOST:PORT or https://HOST is needed")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + (f":{port}" if port and port != usual else "")
+
+
+def path_of(*parts: str) -> str:
+    """Return names as a path of an address, each quoted."""
+    return "/".join(quote(part, safe="") for part in parts)
+
+
+class Client:
+    """A server and a key to it. Made per command or per thread; close it, or use it as a context manager.
+
+    Args:
+        url: the server's address.
+        key: the API key; None for what needs no sign-in.
+    """
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self.origin = origin_of(url)
+        self._session = requests.Session()
+        self._session.auth = _Bearer(key)
+        self._session.headers["User-Agent"] = "flightlog"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def hello(self) -> dict[str, Any]:
+        """Return what the server says of itself.
+
+        Raises:
+            PermanentError: there is no flightlog server at this address, or none that speaks our protocol.
+            RetryableError: it cannot be reached.
+        """
+        try:
+            facts = self.json("GET", "hello")
+        except PermanentError as error:
+            raise PermanentError(
+                f"there is no flightlog server at {self.origin} ({error})", status=error.status
+            ) from None
+        spoken = facts.get("protocol")
+        if facts.get("server") != "flightlog" or not isinstance(spoken, dict):
+            raise PermanentError(f"what answers at {self.origin} is no flightlog server")
+        if not spoken.get("min", 0) <= VERSION <= spoken.get("max", 0):
+            raise PermanentError(
+                f"the server at {self.origin} speaks protocol {spoken.get('min')} to {spoken.get('max')}, this "
+                f"flightlog speaks {VERSION}; update the older of the two"
+            )
+        return facts
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        data: bytes | IO[bytes] | None = None,
+        params: Mapping[str, str | int | list[str]] | None = None,
+    ) -> dict[str, Any]:
+        """Make a request below /api/v1 and return the JSON object that answers it. Raises as `request` does."""
+        with self.request(method, path, json=json, data=data, params=params) as response:
+            try:
+                answer = response.json()
+            except requests.RequestException as error:
+                raise self._not_json(response, error) from None
+        if not isinstance(answer, dict):
+            raise PermanentError(f"{self.origin} answered with something that is no flightlog server's answer")
+        return answer
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        data: bytes | IO[bytes] | None = None,
+        params: Mapping[str, str | int | list[str]] | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        """Make a request below /api/v1 and return the answer, whose status is 2xx.
+
+        Raises:
+            PermanentError and its kind: the server said no.
+            RetryableError: no connection, a time-out, or a status that passes.
+        """
+        try:
+            response = self._session.request(
+                method,
+                f"{self.origin}/api/v1/{path}",
+                json=json,
+                data=data,
+                params=params,
+                stream=stream,
+                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                allow_redirects=False,
+            )
+        except (requests.exceptions.InvalidURL, requests.exceptions.SSLError) as error:
+            raise PermanentError(f"{self.origin}: {error}") from None
+        except requests.RequestException as error:
+            raise RetryableError(f"{self.origin} cannot be reached ({_reason(error)})") from None
+        if not 200 <= response.status_code < 300:
+            raise self._refusal(response)
+        return response
+
+    def _not_json(self, response: requests.Response, error: Exception) -> Exception:
+        if "json" in response.headers.get("content-type", ""):
+            return RetryableError(f"{self.origin} broke off its answer ({error})")
+        # A captive portal or a proxy's page, with status 200: it may go away, but asking again at once will not help.
+        return PermanentError(f"what answers at {self.origin} is no flightlog server (it sent no JSON)")
+
+    def _refusal(self, response: requests.Response) -> Exception:
+        status = response.status_code
+        try:
+            body = response.json()
+            body = body if isinstance(body, dict) else {}
+        except requests.RequestException:
+            body = {}
+        finally:
+            response.close()
+        detail = str(body.get("detail") or f"status {status}")[:500]
+        if status in (301, 302, 303, 307, 308):
+            target = response.headers.get("location", "")[:200]
+            return PermanentError(f"{self.origin} redirects to {target}; use that address", status=status)
+        if status in (408, 425, 429) or status >= 500:
+            return RetryableError(f"{self.origin}: {detail}", retry_after=_retry_after(response))
+        if status == 401 or (status == 403 and body):
+            return AuthError(f"{self.origin}: {detail}", status=status, body=body)
+        if status == 410:
+            return GoneError(f"{self.origin}: {detail}", status=status, body=body)
+        if status == 409 and body.get("error") == "diverged":
+            return DivergedError(f"{self.origin}: {detail}", status=status, body=body)
+        return PermanentError(f"{self.origin}: {detail}", status=status, body=body)
+
+
+def _reason(error: Exception) -> str:
+    """Return the innermost cause of requests' nested errors, in its own words."""
+    cause: BaseException = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__ or cause
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(cause)[:200] or type(cause).__name__
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    try:
+        return min(max(float(response.headers.get("retry-after", "")), 0.0), 3600.0)
+    except ValueError:
+        return None  # absent, or a date
+
+
+class Patience:
+    """Trying again what may work later: backoff with jitter, until `timeout` seconds have passed without success.
+
+    Args:
+        timeout: seconds to go on without any success.
+        tell: called with the error and the seconds to the next attempt, before each wait.
+    """
+
+    def __init__(self, timeout: float, tell: Callable[[RetryableError, float], None] | None = None) -> None:
+        self._timeout = timeout
+        self._tell = tell
+        self._since = time.monotonic()
+        self._failures = 0
+
+    def call(self, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns, calling it again after each RetryableError while there is time.
+
+        Raises:
+            What `attempt` raises; RetryableError only when the time is over.
+        """
+        while True:
+            began = time.monotonic()
+            try:
+                result = attempt()
+            except RetryableError as error:
+                if not self._failures:
+                    self._since = began
+                self._failures += 1
+                wait = min(2.0 ** min(self._failures - 2, 5), 30.0) * random.uniform(0.5, 1.5)  # noqa: S311
+                wait = max(wait, error.retry_after or 0.0)
+                if time.monotonic() + wait > self._since + self._timeout:
+                    raise
+                if self._tell:
+                    self._tell(error, wait)
+                time.sleep(wait)
+            else:
+                self._failures = 0
+                return result

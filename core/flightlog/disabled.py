@@ -1,0 +1,54 @@
+"""mode="disabled": the run that records nothing, at no cost, with everything a script may call on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .mappings import Config, Summary, as_mapping
+from .protocol.names import friendly_name, new_run_id
+from .run import Run
+from .rundir import RunDir
+from .settings import Settings
+
+
+class DisabledRun(Run):
+    """A run that keeps its config and summary in memory and writes nothing anywhere."""
+
+    def __init__(self, chosen: Settings, config: object) -> None:
+        self.id = chosen.run_id or new_run_id()
+        self.project = chosen.project
+        self.workspace = chosen.workspace
+        self.name = chosen.name or friendly_name(self.id)
+        self.group = chosen.group
+        self.job_type = chosen.job_type
+        self.tags = chosen.tags
+        self.notes = chosen.notes
+        self.resumed = False
+        self.rundir = RunDir(Path(chosen.dir).absolute() / "disabled")
+        self._pid = os.getpid()
+        self._state = "running"
+        self._step = 0
+        self.config = Config(dict(as_mapping("config=", config)), lambda values: values)
+        self.summary = Summary({}, lambda values: values)
+
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
+        pass
+
+    def log_artifact(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        type: str = "artifact",
+        aliases: str | Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        return None
+
+    def finish(self, exit_code: int | None = None) -> None:
+        self._state = "failed" if exit_code else "finished"
+
+    def fail(self, error: BaseException) -> None:
+        self._state = "failed"

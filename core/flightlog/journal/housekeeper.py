@@ -1,0 +1,30 @@
+"""The one extra thread of a recording process: every second it makes durable what has been written."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ..terminal import guarded
+
+
+class Housekeeper:
+    """Calls a function about once a second on a thread of its own, until it is stopped."""
+
+    def __init__(self, tick: Callable[[], None], interval: float = 1.0) -> None:
+        self._tick = tick
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flightlog-housekeeper", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            with guarded("flightlog's housekeeping"):
+                self._tick()
+
+    def stop(self) -> None:
+        """Stop after the call under way, if any; wait for that a few seconds at most (a disk may hang)."""
+        self._stop.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)

@@ -1,0 +1,118 @@
+r"""One record, one line of JSON (docs/format.md).
+
+    {"seq":17,"t":1732398301.123456,"kind":"log","step":4,"data":{"loss":0.3},"crc":"9f3a01c2"}\n
+
+The CRC-32 covers the line's bytes before the 18-byte tail `,"crc":"9f3a01c2"}`, so a reader checks a line without
+parsing it, and `jq` reads it without knowing of checks.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+MAX_LINE = 1 << 20
+TAIL = 18
+_HEAD = re.compile(rb'\{"seq":([1-9][0-9]{0,17}),"t":([0-9]+\.[0-9]{6}),"kind":"([a-z_]{1,32})"')
+_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as read from a journal. `line` is the line itself, newline included."""
+
+    seq: int
+    t: float
+    kind: str
+    step: int | None
+    data: dict[str, Any]
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that has passed its check, with its header read and its data not yet parsed."""
+
+    seq: int
+    t: float
+    kind: str
+    raw: bytes
+
+    def record(self) -> Record:
+        """Parse the whole line. Raises ValueError where it is not what a record looks like."""
+        return decode(self.raw)
+
+
+def encode(seq: int, t: float, kind: str, body: bytes) -> bytes:
+    """Return a line. `body` is the inside of the object after the kind, such as `"step":4,"data":{"loss":0.3}`."""
+    line = b'{"seq":%d,"t":%.6f,"kind":"%b",%b' % (seq, t, kind.encode(), body)
+    return b'%b,"crc":"%08x"}\n' % (line, zlib.crc32(line))
+
+
+def body(data: bytes, step: int | None = None, nonfinite: list[str] | None = None) -> bytes:
+    """Return the body of a record from its encoded data; `nonfinite` names the keys written as "NaN" and the like."""
+    head = b'"data":%b' % data if step is None else b'"step":%d,"data":%b' % (step, data)
+    return head + b',"nonfinite":%b' % orjson.dumps(nonfinite) if nonfinite else head
+
+
+def check(raw: bytes) -> Line | None:
+    """Return the line if it is whole and its CRC is right, else None. `raw` includes the newline."""
+    if len(raw) > MAX_LINE or len(raw) < TAIL + 2 or raw[-1] != 0x0A:
+        return None
+    inside, tail = raw[: -TAIL - 1], raw[-TAIL - 1 : -1]
+    if tail[:8] != b',"crc":"' or tail[-2:] != b'"}' or tail[8:16] != b"%08x" % zlib.crc32(inside):
+        return None
+    head = _HEAD.match(inside)
+    if head:
+        return Line(int(head[1]), float(head[2]), head[3].decode(), raw)
+    try:  # another writer's spelling of the same format: other order, spaces, exponents
+        whole = orjson.loads(raw)
+        seq, t, kind = whole["seq"], whole["t"], whole["kind"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not (type(seq) is int and 0 < seq < 10**18 and isinstance(t, int | float) and isinstance(kind, str)):
+        return None
+    return Line(seq, float(t), kind, raw)
+
+
+def decode(raw: bytes) -> Record:
+    """Parse a checked line, with NaN and the infinities restored.
+
+    Raises:
+        ValueError: it is not JSON or lacks a field, whatever its CRC says.
+    """
+    whole = orjson.loads(raw)
+    data = whole.get("data", {})
+    step = whole.get("step")
+    if not isinstance(data, dict) or not (step is None or type(step) is int):
+        raise ValueError("a record's data is an object and its step an integer")
+    nonfinite = whole.get("nonfinite", [])
+    for path in nonfinite if isinstance(nonfinite, list) else []:
+        restore(data, path)
+    return Record(whole["seq"], float(whole["t"]), whole["kind"], step, data, raw)
+
+
+def restore(data: Any, path: str) -> None:
+    """Put the float back at `path` (keys joined by "."; a key may itself hold dots)."""
+    if not isinstance(path, str):
+        return
+    parts = path.split(".")
+    for i in range(len(parts), 0, -1):
+        key: Any = ".".join(parts[:i])
+        if isinstance(data, list):
+            key = int(key) if key.isdecimal() and int(key) < len(data) else None
+        elif not (isinstance(data, dict) and key in data):
+            key = None
+        if key is None:
+            continue
+        if i == len(parts):
+            if isinstance(data[key], str):
+                data[key] = _NONFINITE.get(data[key], data[key])
+        else:
+            restore(data[key], ".".join(parts[i:]))
+        return

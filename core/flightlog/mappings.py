@@ -1,0 +1,138 @@
+"""`run.config` and `run.summary`: mappings with attribute access whose changes become records."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+from .errors import UsageError
+from .terminal import warn_once
+
+Emit = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def as_mapping(what: str, values: object) -> Mapping[str, Any]:
+    """Return a mapping, argparse.Namespace, dataclass instance or None as a mapping of its values.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if values is None:
+        return {}
+    if isinstance(values, Mapping):
+        return values
+    if isinstance(values, argparse.Namespace):
+        return vars(values)
+    if dataclasses.is_dataclass(values) and not isinstance(values, type):
+        return dataclasses.asdict(values)
+    if isinstance(values, Config | Summary):
+        return dict(values)
+    raise UsageError(f"{what} takes a mapping, an argparse.Namespace or a dataclass, not {type(values).__name__}")
+
+
+class _Recorded(MutableMapping[str, Any]):
+    """A mapping of plain values; `emit` records a change and returns the values as they were recorded."""
+
+    __slots__ = ("_emit", "_values")
+    _what = "a mapping"
+
+    def __init__(self, values: dict[str, Any], emit: Emit) -> None:
+        object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_emit", emit)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._change({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        raise UsageError(f"{self._what}[{key!r}] cannot be deleted: what was recorded stays; set it to None instead")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._values))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"{self._what} has no {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values as a dict of their own."""
+        return dict(self._values)
+
+    def _change(self, values: Mapping[str, Any]) -> None:
+        self._values.update(self._emit(dict(values)))
+
+
+class Config(_Recorded):
+    """The run's hyper-parameters: `run.config["lr"]`, `run.config.lr`, `run.config.update({...})`."""
+
+    __slots__ = ()
+    _what = "config"
+
+    def update(self, values: object = (), /, *, allow_val_change: bool = False, **more: Any) -> None:
+        """Set several values; takes what init(config=) takes.
+
+        Args:
+            values: a mapping, argparse.Namespace or dataclass.
+            allow_val_change: say that changing a value is meant. Without it the change is recorded all the same, with
+                one warning, since it is more often a mistake.
+            more: further values by keyword.
+
+        Raises:
+            UsageError: `values` is nothing that holds names and values.
+        """
+        self._assign({**as_mapping("config.update()", values or None), **more}, allow_val_change)
+
+    def setdefaults(self, values: object) -> None:
+        """Set those of several values that have none yet."""
+        self._assign({k: v for k, v in as_mapping("config.setdefaults()", values).items() if k not in self}, True)
+
+    def _assign(self, values: Mapping[str, Any], allow_val_change: bool) -> None:
+        if not allow_val_change:
+            for key in values.keys() & self._values.keys():
+                _warn_if_changed(str(key), self._values[key], values[key])
+        if values:
+            self._change(values)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._assign({key: value}, False)
+
+
+def _warn_if_changed(key: str, old: Any, new: Any) -> None:
+    try:
+        same = bool(old == new)
+    except Exception:  # arrays and the like compare by element; that is the caller's value, not our concern
+        return
+    if not same:
+        warn_once(
+            f"config {key}",
+            f"config.{key} changes from {old!r} to {new!r}; allow_val_change=True says that it is meant.",
+        )
+
+
+class Summary(_Recorded):
+    """The latest value of every metric, and what the script sets itself: `run.summary["best"] = 0.98`."""
+
+    __slots__ = ()
+    _what = "summary"
+
+    def update(self, values: object = (), /, **more: Any) -> None:
+        """Set several values."""
+        self._change({**as_mapping("summary.update()", values or None), **more})

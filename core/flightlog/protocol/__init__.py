@@ -1,0 +1,1 @@
+"""The wire format: what client and server both import. Standard library only."""

@@ -1,0 +1,125 @@
+"""The messages between client and server (docs/protocol.md), checked where they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .manifest import FileEntry, is_safe_path, is_sha256
+
+VERSION = 1
+MAX_BATCH = 16 << 20  # bytes of lines in one records request, before compression
+MAX_PACK = 64 << 20  # bytes of one pack
+MAX_CHUNK = 8 << 20
+MAX_ASKED = 10_000  # chunks in one question, files in one commit
+
+Ranges = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """What a server holds of a writer: all up to `last`, but for the `lost` ranges; `digest` is over those lines."""
+
+    last: int
+    digest: str
+    lost: Ranges = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"last": self.last, "digest": self.digest, "lost": [list(r) for r in self.lost]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> WriterState:
+        """Raises KeyError, TypeError or ValueError where `data` is nothing of the kind."""
+        return cls(int(data["last"]), str(data["digest"]), [(int(a), int(b)) for a, b in data.get("lost", [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A server's word on what it holds durably of a run."""
+
+    writers: dict[str, WriterState]
+    files: dict[str, tuple[int, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "writers": {name: state.to_json() for name, state in self.writers.items()},
+            "files": {path: {"size": size, "sha256": sha256} for path, (size, sha256) in self.files.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Receipt:
+        """Raises KeyError, TypeError or ValueError where `data` is nothing of the kind."""
+        return cls(
+            {name: WriterState.from_json(state) for name, state in data["writers"].items()},
+            {path: (int(f["size"]), str(f["sha256"])) for path, f in data["files"].items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedFile:
+    """A file and the chunks that make it up, in order, each (SHA-256, size)."""
+
+    entry: FileEntry
+    chunks: tuple[tuple[str, int], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.entry.path,
+            "size": self.entry.size,
+            "sha256": self.entry.sha256,
+            "chunks": [list(c) for c in self.chunks],
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> ChunkedFile:
+        """Raises ValueError, naming what is wrong."""
+        if not isinstance(data, dict):
+            raise ValueError("a file is an object")
+        path, size, sha256, chunks = (data.get(k) for k in ("path", "size", "sha256", "chunks"))
+        if not isinstance(path, str) or not is_safe_path(path):
+            raise ValueError(f"{path!r} is no path inside a run")
+        if type(size) is not int or not is_sha256(sha256) or not isinstance(chunks, list):
+            raise ValueError(f"{path}: a file has a size, a sha256 and chunks")
+        parts = []
+        for chunk in chunks:
+            if not (isinstance(chunk, list) and len(chunk) == 2 and is_sha256(chunk[0]) and type(chunk[1]) is int):
+                raise ValueError(f"{path}: a chunk is [sha256, size]")
+            if not 0 < chunk[1] <= MAX_CHUNK:
+                raise ValueError(f"{path}: a chunk has at most {MAX_CHUNK} bytes")
+            parts.append((str(chunk[0]), int(chunk[1])))
+        if sum(length for _, length in parts) != size:
+            raise ValueError(f"{path}: its chunks do not add up to its size")
+        return cls(FileEntry(path, size, str(sha256)), tuple(parts))
+
+
+def format_ranges(ranges: Ranges) -> str:
+    """Return ranges as they stand in a URL: "5-9,12-12"."""
+    return ",".join(f"{a}-{b}" for a, b in ranges)
+
+
+def parse_ranges(text: str) -> Ranges:
+    """Read "5-9,12-12". Raises ValueError where it is malformed, out of order or longer than 10,000 ranges."""
+    ranges: Ranges = []
+    for part in text.split(",") if text else []:
+        first, _, last = part.partition("-")
+        a, b = int(first), int(last)
+        if not 0 < a <= b or (ranges and a <= ranges[-1][1]) or len(ranges) >= 10_000:
+            raise ValueError(f"{part!r} is no range of seqs in its place")
+        ranges.append((a, b))
+    return ranges
+
+
+def files_named_by(kind: str, data: Mapping[str, Any]) -> list[FileEntry]:
+    """Return the files that a record names: media by its entries. (An artifact record names its manifest, see sync.)"""
+    from .manifest import parse_file
+
+    found: list[FileEntry] = []
+    if kind == "media":
+        for value in data.values():
+            for entry in value if isinstance(value, list) else [value]:
+                try:
+                    found.append(parse_file(entry))
+                except ValueError:
+                    continue  # a kind of entry that names no file
+    return found

@@ -1,0 +1,153 @@
+"""Reading from a server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from .. import keys, settings
+from ..client import Client, Patience, path_of
+from ..errors import NotFound, PermanentError
+from ..journal.record import restore
+from ..protocol.manifest import FileEntry
+from .views import ArtifactView, Row, RunView
+
+PAGE = 10_000
+T = TypeVar("T")
+_NONFINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+class RemoteSource:
+    """The runs that an account may see on a server."""
+
+    def __init__(self, url: str, workspace: str | None, key: str | None = None) -> None:
+        server = keys.choose_server(settings.load(), url)
+        self._client = Client(server.origin, key or keys.find_key(server))
+        self._patience = Patience(10.0)
+        self._workspace = workspace
+
+    def _get(self, path: str, **params: Any) -> dict[str, Any]:
+        return self._found(lambda: self._client.json("GET", path, params=params), path)
+
+    def _found(self, attempt: Callable[[], T], what: str) -> T:
+        try:
+            return self._patience.call(attempt)
+        except PermanentError as error:
+            if error.status == 404:
+                raise NotFound(str(error)) from None
+            raise
+
+    def _projects(self, project: str | None) -> list[tuple[str, str]]:
+        found = [(p["workspace"], p["name"]) for p in self._get("projects")["projects"]]
+        return [(w, p) for w, p in found if project in (None, p) and (self._workspace is None or w == self._workspace)]
+
+    def runs(self, project: str | None) -> list[RunView]:
+        shown: list[dict[str, Any]] = []
+        for workspace, name in self._projects(project):
+            path = f"projects/{path_of(workspace, name)}/runs"
+            while True:
+                page = self._get(
+                    path,
+                    limit=1000,
+                    offset=len([r for r in shown if (r["workspace"], r["project"]) == (workspace, name)]),
+                )
+                shown.extend(page["runs"])
+                if len(page["runs"]) < 1000:
+                    break
+        return [self._view(r) for r in sorted(shown, key=lambda r: (r["started_at"] or 0.0, r["id"]), reverse=True)]
+
+    def run(self, run_id: str, project: str | None) -> RunView:
+        for workspace, name in self._projects(project):
+            with contextlib.suppress(NotFound):
+                return self._view(self._get(f"runs/{path_of(workspace, name, run_id)}"))
+        raise NotFound(f"{self._client.origin} has no run {run_id} that you may see")
+
+    def artifact(self, project: str, name: str, which: str) -> ArtifactView:
+        for workspace, _ in self._projects(project):
+            path = f"artifacts/{path_of(workspace, project, name, which)}"
+            with contextlib.suppress(NotFound):
+                return self._artifact_view(workspace, project, self._get(path))
+        raise NotFound(f"{self._client.origin} has no artifact {project}/{name}:{which} that you may see")
+
+    def _artifact_view(self, workspace: str, project: str, shown: dict[str, Any]) -> ArtifactView:
+        home = f"artifacts/{path_of(workspace, project, shown['name'], shown['version'])}/files/"
+        return ArtifactView(
+            name=shown["name"],
+            version=shown["version"],
+            type=shown["type"],
+            aliases=tuple(shown["aliases"]),
+            metadata=shown["metadata"],
+            digest=shown["digest"],
+            size=shown["size"],
+            run=shown["run"],
+            files=tuple(FileEntry(f["path"], f["size"], f["sha256"]) for f in shown["files"]),
+            _open=lambda path: self._open(home + path_of(*path.split("/"))),
+        )
+
+    def _view(self, shown: dict[str, Any]) -> RunView:
+        home = f"runs/{path_of(shown['workspace'], shown['project'], shown['id'])}"
+        return RunView(
+            id=shown["id"],
+            project=shown["project"],
+            workspace=shown["workspace"],
+            name=shown["name"],
+            state=shown["state"],
+            group=shown["group"],
+            job_type=shown["job_type"],
+            tags=tuple(shown["tags"]),
+            notes=shown["notes"],
+            host=shown["host"],
+            command=tuple(shown["command"] or ()),
+            config=_restored(shown, "config"),
+            summary=_restored(shown, "summary"),
+            step=shown["step"],
+            records=shown["records"],
+            started_at=shown["started_at"],
+            updated_at=shown["updated_at"] or None,
+            finished_at=shown["finished_at"],
+            _history=lambda metrics: self._history(home, metrics),
+            _media=lambda: self._get(f"{home}/media")["media"],
+            _open=lambda path: self._open(f"{home}/files/" + path_of(*path.split("/"))),
+        )
+
+    def _history(self, home: str, metrics: Sequence[str] | None) -> Iterator[Row]:
+        after: int | None = None
+        while True:
+            params: dict[str, Any] = {"limit": PAGE}
+            if metrics is not None:
+                params["metric"] = list(metrics)
+            if after is not None:
+                params["after"] = after
+            page = self._get(f"{home}/history", **params)
+            yield from _rows(page)
+            after = page["next"]
+            if after is None:
+                return
+
+    @contextlib.contextmanager
+    def _open(self, path: str) -> Iterator[Iterator[bytes]]:
+        response = self._found(lambda: self._client.request("GET", path, stream=True), path)
+        with response:
+            yield response.iter_content(1 << 20)
+
+
+def _restored(shown: dict[str, Any], part: str) -> dict[str, Any]:
+    """Return a run's config or summary with the numbers that JSON lacks put back."""
+    values: dict[str, Any] = shown[part]
+    for path in (shown.get("nonfinite") or {}).get(part, []):
+        restore(values, path)
+    return values
+
+
+def _rows(page: dict[str, Any]) -> list[Row]:
+    rows: list[Row] = [
+        {"_step": step, "_timestamp": at} for step, at in zip(page["steps"], page["timestamps"], strict=True)
+    ]
+    for name, column in page["metrics"].items():
+        values = column["values"]
+        for index, spelling in column["nonfinite"].items():
+            values[int(index)] = _NONFINITE[spelling]
+        for row, value in zip(column["rows"], values, strict=True):
+            rows[row][name] = value
+    return rows

@@ -1,0 +1,142 @@
+"""What reading gives: runs and artifact versions, whichever source they come from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import DamagedError
+from ..protocol.manifest import FileEntry, is_safe_path
+
+Row = dict[str, Any]
+OpenFile = Callable[[str], "contextlib.AbstractContextManager[Iterator[bytes]]"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as it is read.
+
+    Attributes:
+        id, project, workspace, name, group, job_type, tags, notes, host, command: who it is.
+        state: running, finished, failed, preempted or crashed.
+        config: its hyper-parameters. summary: the latest value of every metric.
+        step: the step after the last one logged. records: how many records it has.
+        started_at, updated_at, finished_at: UTC seconds; None where not known (yet).
+    """
+
+    id: str
+    project: str
+    workspace: str | None
+    name: str
+    state: str
+    group: str | None
+    job_type: str | None
+    tags: tuple[str, ...]
+    notes: str | None
+    host: str | None
+    command: tuple[str, ...]
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    step: int
+    records: int
+    started_at: float | None
+    updated_at: float | None
+    finished_at: float | None
+    _history: Callable[[Sequence[str] | None], Iterator[Row]] = field(repr=False)
+    _media: Callable[[], list[dict[str, Any]]] = field(repr=False)
+    _open: OpenFile = field(repr=False)
+
+    def history(self, metrics: Sequence[str] | None = None) -> list[Row]:
+        """Return what was logged: one dict per step, in order of step.
+
+        Args:
+            metrics: only these, and only steps at which one of them was logged; None for all.
+
+        Returns:
+            Rows with `_step`, `_timestamp` (UTC seconds of the row's last record) and the metrics logged at that step.
+            Where a metric was logged twice at a step, the later value.
+        """
+        return list(self._history(metrics))
+
+    def scan_history(self, metrics: Sequence[str] | None = None) -> Iterator[Row]:
+        """As `history`, row by row, for runs that do not fit into memory."""
+        return self._history(metrics)
+
+    def media(self) -> list[dict[str, Any]]:
+        """Return the media logged: key, step, timestamp, type, path, size, sha256 and what its kind adds."""
+        return self._media()
+
+    def file(self, path: str) -> bytes:
+        """Return the bytes of one of the run's files, named as in `media()`. Raises NotFound."""
+        with self._open(path) as parts:
+            return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactView:
+    """An artifact version as it is read.
+
+    Attributes:
+        name, version, type, aliases, metadata: who it is.
+        digest: its identity, over path, size and SHA-256 of its files. size: of all files together, in bytes.
+        run: the id of the run that logged it. files: its files.
+    """
+
+    name: str
+    version: str
+    type: str
+    aliases: tuple[str, ...]
+    metadata: dict[str, Any]
+    digest: str
+    size: int
+    run: str
+    files: tuple[FileEntry, ...]
+    _open: OpenFile = field(repr=False)
+
+    def download(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the version's files below a folder, made if need be, and return it. Files that are there are replaced.
+
+        Raises:
+            DamagedError: a file is not what its manifest says; nothing of it is left behind.
+            OSError: it cannot be written.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for entry in self.files:
+            self._fetch(entry, target)
+        return target
+
+    def _fetch(self, entry: FileEntry, target: Path) -> None:
+        if not is_safe_path(entry.path):
+            raise DamagedError(f"artifact {self.name}:{self.version} names {entry.path!r}, which is no path inside it")
+        place = target / entry.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.parent.resolve().is_relative_to(target.resolve()):
+            raise DamagedError(f"{place.parent} leads out of {target}; it is not written to")
+        fd, temporary = tempfile.mkstemp(prefix=".download.", dir=place.parent)
+        try:
+            with os.fdopen(fd, "wb") as file, self._open(entry.path) as parts:
+                self._copy(entry, parts, file)
+            os.chmod(temporary, 0o644)  # what mkstemp made private is an ordinary file
+            os.replace(temporary, place)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def _copy(self, entry: FileEntry, parts: Iterator[bytes], file: IO[bytes]) -> None:
+        whole, size = hashlib.sha256(), 0
+        for part in parts:
+            size += len(part)
+            if size > entry.size:
+                break
+            whole.update(part)
+            file.write(part)
+        if (size, whole.hexdigest()) != (entry.size, entry.sha256):
+            raise DamagedError(f"artifact {self.name}:{self.version}: {entry.path} is not what the manifest says")

@@ -1,0 +1,526 @@
+"""Run: the object behind init, log and finish.
+
+Everything a run is told becomes a record of its journal before the call returns. latest.spec is written from the same
+values by the housekeeper, so a training thread never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import platform
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from .errors import UsageError
+from .journal import record
+from .journal.fold import Fold
+from .journal.housekeeper import Housekeeper
+from .journal.values import Encoded, Unloggable, encode_values, flatten, nonfinite_paths
+from .journal.writer import Writer
+from .mappings import Config, Summary, as_mapping
+from .redact import redact_command
+from .rundir import FORMAT, RunDir
+from .terminal import guarded, say, warn_once
+
+if TYPE_CHECKING:
+    from .artifacts import ArtifactVersion
+    from .media.base import Media
+
+SPEC_SECONDS = 5.0
+HEARTBEAT_SECONDS = 30.0
+LONG_TEXT = 64 << 10
+MAX_DATA = record.MAX_LINE - 4096
+# Values that orjson writes as they are; everything else takes the slower, forgiving road.
+_PLAIN = frozenset((int, float, bool))
+
+
+class Run:
+    """A run being recorded. Made by `flightlog.init`; also a context manager that finishes it.
+
+    Every method may be called from any thread. None raises for what the disk, the driver or a value does; misuse raises
+    UsageError.
+
+    Attributes:
+        id: the run's id, the same in every directory and on every server.
+        project, workspace, name, group, job_type, tags, notes: what `init` was given.
+        config: hyper-parameters, a mapping with attribute access.
+        summary: the latest value of every metric, likewise.
+        step: the step that the next `log()` without one will use.
+        resumed: True where records of this run were found and are being continued.
+        dir: the run directory.
+    """
+
+    def __init__(
+        self,
+        rundir: RunDir,
+        *,
+        run_id: str,
+        project: str,
+        name: str,
+        workspace: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: Iterable[str] = (),
+        notes: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        before: Fold | None = None,
+        parents: Mapping[str, int] | None = None,
+        owns_spec: bool = True,
+    ) -> None:
+        self.id = run_id
+        self.project = project
+        self.workspace = workspace
+        self.name = name
+        self.group = group
+        self.job_type = job_type
+        self.notes = notes
+        self.tags = tuple(dict.fromkeys([*(before.tags if before else ()), *tags]))
+        self.resumed = before is not None
+        self.rundir = rundir
+        self._before = before
+        self._owns_spec = owns_spec
+        self._pid = os.getpid()
+        self._started = time.time()
+        self._process_started = _process_start()
+        self._step = before.step if before else 0
+        self._step_lock = threading.Lock()
+        self._state = "running"
+        self._exit_code: int | None = None
+        self._command = redact_command(
+            [*getattr(sys, "orig_argv", sys.argv)], secrets=[os.environ.get("FLIGHTLOG_API_KEY", "")]
+        )
+        self._config: dict[str, Any] = dict(before.config) if before else {}
+        self._summary: dict[str, Any] = dict(before.summary) if before else {}
+        self.config = Config(self._config, lambda values: self._record_values("config", values))
+        self.summary = Summary(self._summary, lambda values: self._record_values("summary", values))
+        self._spec_dirty = False
+        self._spec_written = 0.0
+        self._writer = Writer(rundir.journal)
+        first = self._plain("config", as_mapping("config=", config))
+        self._config.update(first.values)
+        self._write_first_record(parents or {}, first)
+        self._write_spec()
+        self._housekeeper: Housekeeper | None = Housekeeper(self._tick)
+
+    # -- what the user calls -------------------------------------------------------------------------------------------
+
+    @property
+    def dir(self) -> Path:
+        return self.rundir.path
+
+    @property
+    def step(self) -> int:
+        return self._step
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
+        """Record the values of a step. When it has returned, killing the process does not lose them.
+
+        Args:
+            data: values by metric name: numbers (also of numpy, torch, jax), texts, media; nested mappings are joined
+                by ".". A value that cannot be recorded costs its key, with one warning.
+            step: the step they belong to; any, in any order. Without it the run's own counter.
+            commit: False leaves the counter where it is, so that the next call adds to the same step.
+
+        Raises:
+            UsageError: `data` is no mapping, `step` no integer, or the run is finished.
+        """
+        if self._state != "running":
+            raise UsageError(f"log(): run {self.id} is {self._state}; flightlog.init() begins a new one")
+        if not isinstance(data, Mapping):
+            raise UsageError(f"log() takes a mapping of names to values, not {type(data).__name__}")
+        at = self._take_step(step, commit)
+        if _PLAIN.issuperset(map(type, data.values())):
+            try:
+                encoded = orjson.dumps(data)
+            except TypeError:  # a key that is no text, or an integer beyond 64 bits
+                encoded = b"null"
+            # null is how orjson writes NaN; a key that merely contains the word takes the slower road for nothing.
+            if b"null" not in encoded and len(encoded) < MAX_DATA:
+                self._writer_here().append("log", b'"step":%d,"data":%b' % (at, encoded))
+                self._summary.update(data)
+                self._spec_dirty = True
+                return
+        with guarded("log()"):
+            self._log_any(data, at)
+
+    def log_artifact(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        type: str = "artifact",
+        aliases: str | Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> ArtifactVersion | None:
+        """Keep a file, or a folder with all below it, as a new version of an artifact.
+
+        Args:
+            path: what to keep. Its bytes are taken into the run directory before this returns.
+            name: the artifact's name; without one, the file's.
+            type: what it is, such as "model" or "dataset".
+            aliases: names for this version besides `latest`.
+            metadata: values to go with it.
+
+        Returns:
+            The version; None where it could not be kept (a warning says why).
+
+        Raises:
+            UsageError: there is nothing at `path`, or a name cannot be used.
+        """
+        from .artifacts import version as versions
+        from .protocol.names import checked_name
+
+        self._must_run("log_artifact()")
+        source = Path(path)
+        name = checked_name("artifact", name) if name is not None else versions.name_from_path(source)
+        kind = checked_name("artifact type", type)
+        marks = versions.checked_aliases(aliases)
+        facts = self._plain("artifact metadata", as_mapping("metadata=", metadata))
+        try:
+            version, data = versions.stage_version(self.rundir.files, source, name, kind, marks, facts.values)
+        except OSError as error:
+            warn_once(f"artifact {name}", f"artifact {name!r} is not kept: {error}")
+            return None
+        self._append("artifact", data)
+        return version
+
+    def finish(self, exit_code: int | None = None) -> None:
+        """End the run: everything goes to disk, and latest.spec says how it ended. A second call does nothing.
+
+        Args:
+            exit_code: 0 or None for a run that finished, anything else for one that failed.
+        """
+        self._end("failed" if exit_code else "finished", exit_code or 0)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            self.finish()
+        else:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the run as failed because of an exception, whose traceback is kept in the journal."""
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self._end(
+            "failed", 1, {"type": type(error).__name__, "message": str(error)[:2000], "traceback": text[-64_000:]}
+        )
+
+    def __repr__(self) -> str:
+        return f"<flightlog run {self.id} {self.name!r} of {self.project!r}, {self._state}, in {self.dir}>"
+
+    # -- steps and values ----------------------------------------------------------------------------------------------
+
+    def _take_step(self, step: int | None, commit: bool) -> int:
+        with self._step_lock:
+            if step is None:
+                at = self._step
+                if commit:
+                    self._step = at + 1
+                return at
+            at = _as_step(step)
+            after = at + 1 if commit else at
+            if after > self._step:
+                self._step = after
+            return at
+
+    def _log_any(self, data: Mapping[str, Any], step: int) -> None:
+        """The forgiving road of log(): whatever is in `data`, what can be kept is."""
+        from .media.base import Media
+
+        try:
+            flat = flatten(data)
+        except Unloggable as why:
+            warn_once("log nested", f"log(): {why}; the call is skipped")
+            return
+        media: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        for key, value in flat.items():
+            if isinstance(value, Media) or _is_media_list(value):
+                media[key] = value
+            elif isinstance(value, str) and len(value) > LONG_TEXT:
+                from .media import Text
+
+                media[key] = Text(value)
+            elif callable(getattr(value, "savefig", None)):
+                from .media import Image
+
+                with guarded(f"log({key!r})"):
+                    media[key] = Image(value)
+            else:
+                values[key] = value
+        encoded = self._plain("log", values)
+        if encoded.values or not media:
+            self._append_split("log", encoded, step)
+            self._summary.update(encoded.values)
+            self._spec_dirty = True
+        if media:
+            self._log_media(media, step)
+
+    def _log_media(self, media: dict[str, Media | list[Media]], step: int) -> None:
+        entries: dict[str, Any] = {}
+        for key, value in media.items():
+            try:
+                if isinstance(value, list):
+                    entries[key] = [item.save(self.rundir.files, key) for item in value]
+                else:
+                    entries[key] = value.save(self.rundir.files, key)
+            except OSError as error:
+                warn_once(f"media {key}", f"log(): {key} is not kept: {error}")
+        if entries:
+            self._append("media", entries, step)
+
+    def _plain(self, what: str, values: Mapping[str, Any]) -> Encoded:
+        """Return what of `values` can be recorded; each of the others costs one warning."""
+        encoded, bad = encode_values(values)
+        for key, why in bad.items():
+            warn_once(f"value {what} {key}", f"{what}: {key} is left out: {why}.")
+        return encoded
+
+    def _record_values(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        self._must_run(f"{kind}.update()")
+        encoded = self._plain(kind, values)
+        self._append_split(kind, encoded, None)
+        self._spec_dirty = True
+        return encoded.values
+
+    def _append_split(self, kind: str, encoded: Encoded, step: int | None) -> None:
+        """Append values as one record, or as several where a line would be too long."""
+        data = encoded.json()
+        if len(data) < MAX_DATA:
+            self._writer_here().append(kind, record.body(data, step, encoded.nonfinite))
+            return
+        keys = list(encoded.values)
+        if len(keys) == 1:
+            warn_once(f"value {kind} {keys[0]}", f"{kind}: {keys[0]} is left out: larger than 1 MiB; log it as a file.")
+            encoded.values.clear()
+            return
+        for part in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+            values = {k: encoded.values[k] for k in part}
+            half = Encoded(values, nonfinite_paths(values))
+            self._append_split(kind, half, step)
+            for key in part:
+                if key not in half.values:
+                    del encoded.values[key]
+
+    def _append(self, kind: str, data: dict[str, Any], step: int | None = None) -> None:
+        encoded = Encoded(data, nonfinite_paths(data))
+        self._writer_here().append(kind, record.body(encoded.json(), step, encoded.nonfinite))
+        self._spec_dirty = True
+
+    def _must_run(self, what: str) -> None:
+        if self._state != "running":
+            raise UsageError(f"{what}: run {self.id} is {self._state}; flightlog.init() begins a new one")
+
+    # -- writers, the first record, the end ----------------------------------------------------------------------------
+
+    def _writer_here(self) -> Writer:
+        if self._pid != os.getpid():
+            self._adopt_in_child()
+        return self._writer
+
+    def _adopt_in_child(self) -> None:
+        """In a forked child: a writer of its own, whose parent is the one it was copied from."""
+        with _child_lock:
+            if self._pid == os.getpid():
+                return
+            inherited = self._writer
+            self._step_lock = threading.Lock()
+            self._owns_spec = False
+            self._writer = Writer(self.rundir.journal)
+            self._pid = os.getpid()
+            self._write_first_record({inherited.name: inherited.seq}, Encoded({}))
+            self._housekeeper = Housekeeper(self._tick)
+            inherited.abandon()
+
+    def _write_first_record(self, parents: Mapping[str, int], config: Encoded) -> None:
+        data = {
+            "format": FORMAT,
+            "id": self.id,
+            "project": self.project,
+            "workspace": self.workspace,
+            "name": self.name,
+            "group": self.group,
+            "job_type": self.job_type,
+            "tags": list(self.tags),
+            "notes": self.notes,
+            "host": socket.gethostname(),
+            "pid": self._pid,
+            "python": platform.python_version(),
+            "command": self._command,
+        }
+        kept = {k: v for k, v in data.items() if v not in (None, [])}
+        if parents:
+            kept["parents"] = dict(parents)
+        self._append("run", kept)
+        if config.values:
+            self._append_split("config", config, None)
+
+    def _end(self, state: str, exit_code: int, error: dict[str, Any] | None = None) -> None:
+        with self._step_lock:
+            if self._state != "running":
+                return
+            self._state = state
+            self._exit_code = exit_code
+        with guarded("finish()"):
+            data: dict[str, Any] = {"state": state, "exit_code": exit_code}
+            if error:
+                data["error"] = error
+            if not self._owns_spec:
+                data["closes_run"] = False
+            self._append("finish", data)
+            if self._housekeeper is not None:
+                self._housekeeper.stop()
+            self._writer.close()
+            self._write_spec()
+
+    # -- keeping house -------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        writer = self._writer
+        if time.time() - writer.last_append > HEARTBEAT_SECONDS:
+            writer.append("heartbeat", b'"data":{}')
+        writer.sync()
+        if self._spec_dirty and time.time() - self._spec_written >= SPEC_SECONDS:
+            self._write_spec()
+
+    def _write_spec(self) -> None:
+        if not self._owns_spec:
+            return
+        self._spec_dirty = False
+        self._spec_written = time.time()
+        try:
+            self.rundir.write_spec(self._spec())
+        except OSError as error:
+            warn_once("spec", f"{self.rundir.spec_path} cannot be written ({error}); the journal holds everything.")
+
+    def _spec(self) -> dict[str, Any]:
+        before = self._before
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "project": self.project,
+            "workspace": self.workspace,
+            "name": self.name,
+            "group": self.group,
+            "job_type": self.job_type,
+            "tags": list(self.tags),
+            "notes": self.notes,
+            "state": self._state,
+            "exit_code": self._exit_code,
+            "started_at": (before and before.started_at) or self._started,
+            "updated_at": time.time(),
+            "finished_at": time.time() if self._state != "running" else None,
+            "host": socket.gethostname(),
+            "pid": self._pid,
+            "process_started_at": self._process_started,
+            "command": self._command,
+            "config": _readable(self._config.copy()),
+            "summary": _readable(self._summary.copy()),
+            "step": self._step,
+            "records": self._writer.seq + (before.records if before else 0),
+            "bytes": self._writer.bytes,
+        }
+
+
+_child_lock = threading.Lock()
+
+
+def _renew_child_lock() -> None:
+    global _child_lock
+    _child_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_child_lock)
+
+
+def _process_start() -> float | None:
+    # /proc directly: psutil costs 15 ms of import, and its create_time() is this very sum. proc(5), field 22.
+    try:
+        after_name = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+        boot = next(line for line in Path("/proc/stat").read_bytes().splitlines() if line.startswith(b"btime"))
+        return int(boot.split()[1]) + int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _as_step(step: Any) -> int:
+    try:
+        at = operator.index(step)
+    except TypeError:
+        at = _whole_number(step)
+    if not -(1 << 63) <= at < (1 << 63) - 1:
+        raise UsageError(f"log(step={step!r}): a step has at most 64 bits")
+    return at
+
+
+def _whole_number(step: Any) -> int:
+    """Return a step given as 3.0, or as a tensor of it."""
+    try:
+        at = int(step)
+        if float(step) == at:
+            return at
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UsageError(f"log(step={step!r}): a step is an integer")
+
+
+def _is_media_list(value: Any) -> bool:
+    from .media.base import Media
+
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Media) for item in value)
+
+
+def _readable(value: Any) -> Any:
+    """Return values as latest.spec shows them: NaN and the infinities as texts, large integers as floats."""
+    if type(value) is float and not math.isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if type(value) is int and not -(1 << 63) <= value < (1 << 64):
+        return float(value) if abs(value) < 1 << 1023 else str(value)
+    if type(value) is dict:
+        return {k: _readable(v) for k, v in value.items()}
+    if type(value) is list:
+        return [_readable(v) for v in value]
+    return value
+
+
+def announce_start(run: Run) -> None:
+    """Say where a run writes and how to look at it."""
+    verb = "continues" if run.resumed else "records"
+    say(f"run {run.name} ({run.id}) {verb} in {_shown(run.dir)}")
+
+
+def announce_end(run: Run) -> None:
+    """Say what was recorded, and the command that delivers it."""
+    size = run._writer.bytes
+    amount = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+    say(f"run {run.name} {run.state}: {run._writer.seq:,} records, {amount}")
+    say(f"deliver it with: flightlog sync {_shown(run.dir)}")
+
+
+def _shown(path: Path) -> str:
+    try:
+        text = os.path.relpath(path)
+    except (OSError, ValueError):
+        text = str(path)
+    text = text if not text.startswith("..") else str(path)
+    return text if text.replace("/", "").replace("-", "").replace(".", "").replace("_", "").isalnum() else f"'{text}'"

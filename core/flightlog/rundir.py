@@ -1,0 +1,265 @@
+"""The run directory: its layout, its latest.spec, and how run directories are found (docs/format.md).
+
+flightlog/                                  the root
+  .gitignore  CACHEDIR.TAG                  runs stay out of repositories and backups
+  latest -> run-20261123-204501-k3v9x2abqmtz
+  latest.spec -> latest/latest.spec
+  files -> latest/files
+  .delivered/<run id>.spec                  what `sync --clean` leaves of a run
+  run-20261123-204501-k3v9x2abqmtz/
+    latest.spec                             a cache of the journal
+    files/journal/<writer>/000001.jsonl     the truth
+    sync.json                               what a server has acknowledged
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from .errors import DamagedError
+from .journal.reader import open_regular, segments, writer_folders
+from .journal.writer import fsync_folder
+
+FORMAT = 1
+SPEC = "latest.spec"
+MAX_SPEC = 64 << 20
+ALIVE_SECONDS = 300.0
+_CACHEDIR_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir/
+    "# flightlog keeps its runs here. The tag keeps them out of backups; `flightlog sync` delivers them.\n"
+)
+_SKIPPED = {".git", "files", "node_modules", "__pycache__", "site-packages"}
+
+
+def atomic_write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file's content so that a reader, or a power cut, sees the old or the new one, never a mixture.
+
+    Raises:
+        OSError: it could not be written; the old content still stands.
+    """
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    with contextlib.suppress(OSError):
+        fsync_folder(path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """One run directory."""
+
+    path: Path
+
+    @property
+    def spec_path(self) -> Path:
+        return self.path / SPEC
+
+    @property
+    def files(self) -> Path:
+        return self.path / "files"
+
+    @property
+    def journal(self) -> Path:
+        return self.files / "journal"
+
+    @property
+    def sync_path(self) -> Path:
+        return self.path / "sync.json"
+
+    def read_spec(self) -> dict[str, Any]:
+        """Return latest.spec.
+
+        Raises:
+            DamagedError: it is missing, or not the JSON object it should be.
+        """
+        return read_spec(self.spec_path)
+
+    def write_spec(self, spec: dict[str, Any]) -> None:
+        """Write latest.spec atomically. Raises OSError."""
+        atomic_write(self.spec_path, orjson.dumps(spec, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+    def journal_sizes(self) -> dict[str, dict[str, int]]:
+        """Return, by writer and segment, the bytes on disk: enough to see whether anything has grown."""
+        sizes: dict[str, dict[str, int]] = {}
+        for folder in writer_folders(self.journal):
+            sizes[folder.name] = {}
+            for path in segments(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    sizes[folder.name][path.name] = path.lstat().st_size
+        return sizes
+
+    def last_growth(self) -> float:
+        """Return when the journal last grew (the file system's clock), 0.0 where there is none."""
+        times = [0.0]
+        for folder in writer_folders(self.journal):
+            for path in segments(folder)[-1:]:
+                with contextlib.suppress(OSError):
+                    times.append(path.lstat().st_mtime)
+        return max(times)
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Read a latest.spec. Raises DamagedError where it is missing or not a JSON object with an id."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(MAX_SPEC + 1)
+        spec = orjson.loads(content) if len(content) <= MAX_SPEC else None
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror or error}") from None
+    except ValueError:
+        raise DamagedError(f"{path} is not JSON; the journal beside it still holds everything") from None
+    if not isinstance(spec, dict) or not isinstance(spec.get("id"), str):
+        raise DamagedError(f"{path} does not describe a run")
+    return spec
+
+
+# -- making ------------------------------------------------------------------------------------------------------------
+
+
+def prepare_root(root: Path) -> Path:
+    """Make the folder that holds runs and return it.
+
+    A folder that already holds other things is left as it is and a `flightlog` folder inside it used instead: the
+    .gitignore of "*" must never come to lie over somebody's own files.
+    """
+    if root.name != "flightlog" and not (root / "CACHEDIR.TAG").exists():
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if any(root.iterdir()):
+                root = root / "flightlog"
+    root.mkdir(parents=True, exist_ok=True)
+    for name, content in ((".gitignore", "*\n"), ("CACHEDIR.TAG", _CACHEDIR_TAG)):
+        if not (root / name).exists():
+            with contextlib.suppress(OSError):
+                (root / name).write_text(content)
+    return root
+
+
+def create(root: Path, run_id: str, started_at: float) -> RunDir:
+    """Make a new run directory below a prepared root. Raises OSError."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))
+    for attempt in range(1000):  # a requeued job may start twice within a second
+        path = root / (f"run-{stamp}-{run_id}" + (f".{attempt}" if attempt else ""))
+        try:
+            path.mkdir()
+            break
+        except FileExistsError:
+            continue
+    else:
+        raise OSError(f"{root} already holds a thousand directories of run {run_id}")
+    (path / "files" / "journal").mkdir(parents=True)
+    return RunDir(path)
+
+
+def point_latest(root: Path, run: RunDir) -> None:
+    """Make `latest`, `latest.spec` and `files` of the root lead to this run. Raises OSError."""
+    for name, target in (("latest", run.path.name), (SPEC, f"latest/{SPEC}"), ("files", "latest/files")):
+        link = root / name
+        if link.is_symlink() and os.readlink(link) == target:
+            continue
+        if link.exists() and not link.is_symlink() and not _is_text_link(link):
+            continue  # somebody's own file or folder
+        temporary = root / f".{name}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        try:
+            temporary.symlink_to(target)
+        except (OSError, NotImplementedError):
+            temporary.write_text(f"{target}\n")
+        os.replace(temporary, link)
+
+
+def _is_text_link(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size < 1000 and path.read_bytes().startswith((b"run-", b"latest/"))
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
+
+
+def is_run_dir(path: Path) -> bool:
+    """Tell whether a folder is a run directory: it has a latest.spec of its own, or a journal."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG((path / SPEC).lstat().st_mode) and stat.S_ISDIR((path / "files").lstat().st_mode):
+            return True
+    with contextlib.suppress(OSError):
+        return stat.S_ISDIR((path / "files").lstat().st_mode) and stat.S_ISDIR(
+            (path / "files" / "journal").lstat().st_mode
+        )
+    return False
+
+
+def discover(top: Path, max_depth: int = 8, max_folders: int = 100_000) -> Iterator[RunDir]:
+    """Yield the run directories at or below `top`, in order of path.
+
+    Follows no links and does not enter `files/` or `.git`; looks at no more than `max_folders` folders.
+    """
+    pending = [(top, 0)]
+    seen = 0
+    while pending and seen < max_folders:
+        folder, depth = pending.pop()
+        seen += 1
+        if is_run_dir(folder):
+            yield RunDir(folder)
+            continue
+        if depth >= max_depth:
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                below = [
+                    Path(e.path)
+                    for e in entries
+                    if e.name not in _SKIPPED and not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
+                ]
+        except OSError:
+            continue
+        pending.extend((path, depth + 1) for path in sorted(below, reverse=True))
+
+
+# -- alive or not ------------------------------------------------------------------------------------------------------
+
+
+def process_start(pid: int) -> float | None:
+    """Return when a process of this machine started, which tells it from a later one with its number; None if none."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return float(process.create_time())
+    return None
+
+
+def is_alive(run: RunDir, spec: dict[str, Any]) -> bool:
+    """Judge whether a run that says "running" still is.
+
+    On its own machine its process is asked for; elsewhere the journal must have grown within five minutes (a
+    heartbeat is written every 30 s).
+    """
+    pid, started = spec.get("pid"), spec.get("process_started_at")
+    if spec.get("host") == socket.gethostname() and isinstance(pid, int) and isinstance(started, int | float):
+        here = process_start(pid)
+        if here is not None and abs(here - started) < 2.0:
+            return True
+    return time.time() - run.last_growth() < ALIVE_SECONDS if spec.get("host") != socket.gethostname() else False

@@ -1,0 +1,148 @@
+"""Settings, with one precedence: arguments > FLIGHTLOG_* > project file > user file > WANDB_* > defaults.
+
+The project file is `flightlog.toml` in the working directory or the nearest folder above it; the user file is
+`~/.config/flightlog/settings.toml`. Both hold the names below as plain keys, `project = "digits"`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+from .terminal import warn_once
+
+MODES = ("offline", "online", "disabled")
+RESUME = ("allow", "must", "never", "auto")
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+
+# What a name is called in the environment, here and at Weights & Biases (of the lowest priority, announced once).
+_VARIABLES = {
+    "mode": ("FLIGHTLOG_MODE", "WANDB_MODE"),
+    "dir": ("FLIGHTLOG_DIR", "WANDB_DIR"),
+    "project": ("FLIGHTLOG_PROJECT", "WANDB_PROJECT"),
+    "workspace": ("FLIGHTLOG_WORKSPACE", "WANDB_ENTITY"),
+    "name": ("FLIGHTLOG_NAME", "WANDB_NAME"),
+    "run_id": ("FLIGHTLOG_RUN_ID", "WANDB_RUN_ID"),
+    "resume": ("FLIGHTLOG_RESUME", "WANDB_RESUME"),
+    "group": ("FLIGHTLOG_GROUP", "WANDB_RUN_GROUP"),
+    "job_type": ("FLIGHTLOG_JOB_TYPE", "WANDB_JOB_TYPE"),
+    "tags": ("FLIGHTLOG_TAGS", "WANDB_TAGS"),
+    "notes": ("FLIGHTLOG_NOTES", "WANDB_NOTES"),
+    "base_url": ("FLIGHTLOG_BASE_URL", None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a run or a command; `sources` says where each is from: a key must know who named its server."""
+
+    mode: str = "offline"
+    dir: str = "flightlog"
+    project: str = "uncategorized"
+    workspace: str | None = None
+    name: str | None = None
+    run_id: str | None = None
+    resume: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
+    base_url: str | None = None
+    sources: Mapping[str, str] = None  # type: ignore[assignment]
+
+
+def config_home() -> Path:
+    """Return the folder of the user's settings and keys."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "flightlog"
+
+
+def project_file(start: Path | None = None) -> Path | None:
+    """Return the nearest flightlog.toml at or above the working directory, if any."""
+    folder = (start or Path.cwd()).absolute()
+    for candidate in (folder, *folder.parents):
+        path = candidate / "flightlog.toml"
+        if path.is_file():
+            return path
+    return None
+
+
+def load(**arguments: Any) -> Settings:
+    """Return the settings in force; `arguments` that are None do not count.
+
+    Raises:
+        SettingsError: a file or variable cannot be understood; the text names it.
+    """
+    found: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    layers: list[tuple[str, Mapping[str, Any]]] = [("argument", arguments), ("environment", _environment(0))]
+    try:
+        nearest = project_file()
+    except OSError:  # the working directory is gone
+        nearest = None
+    if nearest is not None:
+        layers.append((str(nearest), _read_toml(nearest)))
+    user = config_home() / "settings.toml"
+    if user.is_file():
+        layers.append((str(user), _read_toml(user)))
+    layers.append(("WANDB_*", _environment(1)))
+    for source, layer in layers:
+        for name, value in layer.items():
+            if name in _VARIABLES and value is not None and name not in found:
+                try:
+                    found[name] = _checked(name, value, source)
+                except SettingsError:
+                    if source == "WANDB_*":  # a value that means something there only
+                        continue
+                    raise
+                sources[name] = source
+    borrowed = sorted(str(_VARIABLES[n][1]) for n, s in sources.items() if s == "WANDB_*")
+    if borrowed:
+        warn_once("wandb variables", f"taking {', '.join(borrowed)} for want of FLIGHTLOG_* of the same meaning.")
+    return Settings(**found, sources=sources)
+
+
+def _environment(column: int) -> dict[str, str]:
+    return {
+        name: os.environ[variable]
+        for name, variables in _VARIABLES.items()
+        if (variable := variables[column]) and os.environ.get(variable)
+    }
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    where = f"{_VARIABLES[name][0]} ({source})" if source != "argument" else f"{name}="
+    if name == "tags":
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple | set | frozenset):
+            raise SettingsError(f"{where}: tags are a list of texts, not {value!r}")
+        return tuple(dict.fromkeys(str(t).strip() for t in items if str(t).strip()))
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if name == "resume" and isinstance(value, bool):
+        value = "auto" if value else "never"
+    if not isinstance(value, str):
+        raise SettingsError(f"{where}: a text is needed, not {value!r}")
+    if name == "mode":
+        value = {"dryrun": "offline", "run": "online"}.get(value, value)
+        if value not in MODES:
+            raise SettingsError(f"{where}: {value!r} is none of {', '.join(MODES)}")
+    if name == "resume" and value not in RESUME:
+        raise SettingsError(f"{where}: {value!r} is none of {', '.join(RESUME)}")
+    return value

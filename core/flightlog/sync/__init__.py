@@ -1,0 +1,1 @@
+"""Delivering runs to a server: resumable, verified, without duplicates (docs/protocol.md)."""

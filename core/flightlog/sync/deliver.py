@@ -1,0 +1,225 @@
+"""Delivering one run: records, files, artifacts, and the comparison of the server's receipt with this disk.
+
+A run counts as delivered only when the receipt equals what is computed from disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..client import Client, Patience, path_of
+from ..errors import DamagedError, DivergedError, PermanentError
+from ..journal.reader import writer_folders
+from ..protocol.manifest import FileEntry
+from ..protocol.messages import Receipt, WriterState, format_ranges
+from ..rundir import RunDir
+from . import state
+from .local import ArtifactRecord, Identity, Named, alive, read_manifest
+from .records import EMPTY, Delivered, WriterDelivery
+from .uploads import FileDelivery
+
+
+class Progress(Protocol):
+    """Who is told how a delivery goes on."""
+
+    def begin(self, name: str, total: int) -> None:
+        """A run of `total` bytes begins, as far as is known yet."""
+
+    def more(self, total: int) -> None:
+        """It has turned out to have `total` bytes more."""
+
+    def advance(self, size: int) -> None:
+        """So many bytes of it have been dealt with."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a run. `complete`: the receipt proves everything; `faults`: what is damaged or was left behind."""
+
+    directory: RunDir
+    identity: Identity
+    workspace: str
+    began: float = field(default_factory=time.time)
+    url: str = ""
+    complete: bool = False
+    records: int = 0
+    records_sent: int = 0
+    bytes_sent: int = 0
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    writers: dict[str, Delivered] = field(default_factory=dict)
+    journal: dict[str, dict[str, int]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+class Delivery:
+    """Delivers runs to one server.
+
+    Args:
+        client: the server, with a key.
+        server_id: the server's identity, from its hello.
+        workspace: the workspace that runs go to which name none themselves.
+        override_workspace: the workspace that all runs go to, whatever they name.
+        patience: how long to try again what may work later.
+        progress: who is told how it goes on.
+        verify: read every file, also those that the server has already: the runs are to be deleted here.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        server_id: str,
+        workspace: str,
+        override_workspace: str | None,
+        patience: Patience,
+        progress: Progress,
+        verify: bool = False,
+    ) -> None:
+        self._verify = verify
+        self._client = client
+        self._server_id = server_id
+        self._workspace = workspace
+        self._override = override_workspace
+        self._patience = patience
+        self._progress = progress
+
+    def run(self, directory: RunDir, identity: Identity) -> Outcome:
+        """Deliver a run.
+
+        Raises:
+            PermanentError, RetryableError: the server will not, or cannot now; what it has taken stays taken.
+        """
+        workspace = self._override or identity.workspace or self._workspace
+        outcome = Outcome(directory, identity, workspace)
+        outcome.journal = directory.journal_sizes()
+        if identity.spec_fault:
+            outcome.faults.append(f"{identity.spec_fault} (the journal is delivered)")
+        self._progress.begin(identity.name, sum(n for sizes in outcome.journal.values() for n in sizes.values()))
+        run_path = f"runs/{path_of(workspace, identity.project, identity.id)}"
+        registered = self._call(lambda: self._client.json("PUT", run_path, json={"alive": alive(directory)}))
+        outcome.url = self._client.origin + str(registered.get("run", {}).get("url", ""))
+        named = Named()
+        self._deliver_records(outcome, run_path, _states(registered), named)
+        self._deliver_files(outcome, run_path, named)
+        receipt = self._receipt(run_path)
+        self._judge(outcome, receipt)
+        self._remember(outcome)
+        return outcome
+
+    def _call(self, attempt: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return self._patience.call(attempt)
+
+    def _deliver_records(self, outcome: Outcome, run_path: str, states: dict[str, WriterState], named: Named) -> None:
+        folders = [f for f in writer_folders(outcome.directory.journal) if f.name in outcome.journal]
+        for folder in sorted(folders, key=_begun):
+            work = WriterDelivery(self._client, run_path, self._call, folder.name, states.get(folder.name, EMPTY))
+            try:
+                done = work.run(folder, outcome.journal[folder.name], named, self._progress.advance)
+            except DivergedError as error:
+                outcome.faults.append(f"{error}; it was copied and continued elsewhere, so this copy stays here")
+                continue
+            outcome.writers[folder.name] = done
+            outcome.records += done.report.records
+            outcome.records_sent += done.sent
+            outcome.faults.extend(str(d) for d in done.report.damage)
+            outcome.faults.extend(
+                f"{folder}: seq {format_ranges([r])} cannot be read on this disk" for r in done.report.missing
+            )
+
+    def _deliver_files(self, outcome: Outcome, run_path: str, named: Named) -> None:
+        entries = dict(named.files)
+        ready: list[ArtifactRecord] = []
+        for artifact in named.artifacts:
+            try:
+                content, manifest = read_manifest(outcome.directory, artifact)
+            except DamagedError as error:
+                outcome.faults.append(f"artifact {artifact.name}: {error}")
+                continue
+            own = FileEntry(artifact.manifest, len(content), hashlib.sha256(content).hexdigest())
+            entries[own.path] = own
+            root = artifact.manifest.removesuffix("manifest.json") + "files/"
+            for file in manifest.files:
+                entries[root + file.path] = FileEntry(root + file.path, file.size, file.sha256)
+            ready.append(artifact)
+        if not entries:
+            return
+        self._progress.more(sum(e.size for e in entries.values()))
+        project_path = f"projects/{path_of(outcome.workspace, outcome.identity.project)}"
+        work = FileDelivery(
+            self._client, outcome.directory, run_path, project_path, self._call, self._progress.advance, self._verify
+        )
+        outcome.files = work.run(entries.values(), self._receipt(run_path).files)
+        outcome.bytes_sent += work.sent_bytes
+        outcome.faults.extend(work.faults)
+        for artifact in ready:
+            self._commit(outcome, run_path, artifact)
+
+    def _commit(self, outcome: Outcome, run_path: str, artifact: ArtifactRecord) -> None:
+        body = {"manifest": artifact.manifest, "aliases": list(artifact.aliases)}
+        try:
+            self._call(lambda: self._client.json("POST", f"{run_path}/manifests", json=body))
+        except PermanentError as error:
+            if error.status not in (404, 409, 422):
+                raise
+            outcome.faults.append(f"artifact {artifact.name} is not complete on the server: {error}")
+
+    def _receipt(self, run_path: str) -> Receipt:
+        answer = self._call(lambda: self._client.json("GET", f"{run_path}/receipt"))
+        try:
+            return Receipt.from_json(answer)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise PermanentError(f"{self._client.origin} sent a receipt that cannot be understood") from None
+
+    def _judge(self, outcome: Outcome, receipt: Receipt) -> None:
+        """Compare the receipt with this disk; what does not fit becomes a fault."""
+        before = len(outcome.faults)
+        for name, done in outcome.writers.items():
+            state_there = receipt.writers.get(name)
+            if state_there is None:
+                if done.last:
+                    outcome.faults.append(f"the receipt does not name writer {name}")
+            elif state_there.lost:
+                outcome.faults.append(f"the server lacks seq {format_ranges(state_there.lost)} of writer {name}")
+            elif not done.confirmed and (state_there.last, state_there.digest) != (done.last, done.digest):
+                outcome.faults.append(f"the receipt for writer {name} is not what this disk holds")
+        for path, facts in outcome.files.items():
+            if receipt.files.get(path) != facts:
+                outcome.faults.append(f"the receipt for {path} is not what this disk holds")
+        spec_only = before == 1 and bool(outcome.identity.spec_fault)
+        outcome.complete = not outcome.faults or (spec_only and len(outcome.faults) == 1)
+
+    def _remember(self, outcome: Outcome) -> None:
+        known = state.load(outcome.directory)
+        known[self._client.origin] = state.Synced(
+            server_id=self._server_id,
+            workspace=outcome.workspace,
+            project=outcome.identity.project,
+            url=outcome.url,
+            journal=outcome.journal,
+            complete=outcome.complete,
+            ended=outcome.identity.ended,
+            synced_at=time.time(),
+            faults=outcome.faults[:100],
+        )
+        try:
+            state.save(outcome.directory, known)
+        except OSError as error:
+            outcome.faults.append(f"sync.json cannot be written, so the next sync looks at this run again: {error}")
+
+
+def _states(registered: dict[str, Any]) -> dict[str, WriterState]:
+    try:
+        return {name: WriterState.from_json(entry) for name, entry in registered["writers"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise PermanentError("the server's answer about the run cannot be understood") from None
+
+
+def _begun(folder: Any) -> tuple[float, str]:
+    """When a writer began: an order in which parents come before those who name them, for clocks that agree."""
+    from ..journal.reader import WriterReport, read_writer
+
+    first = next(read_writer(folder, WriterReport(folder.name)), None)
+    return (first.t if first else 0.0, folder.name)

@@ -1,0 +1,164 @@
+"""Delivering a writer's journal: prove that the server holds the same as far as it goes, then send the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from ..client import Client, path_of
+from ..errors import DivergedError, PermanentError
+from ..journal.reader import WriterReport, read_writer
+from ..journal.record import Line
+from ..protocol.digest import JournalDigest
+from ..protocol.messages import Ranges, WriterState, format_ranges
+from .local import Named
+
+BATCH_BYTES = 4 << 20
+EMPTY = WriterState(0, JournalDigest().upto(0))
+
+Call = Callable[[Callable[[], dict[str, Any]]], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What came of a writer.
+
+    `last` and `digest` are as this disk has them, to be compared with the receipt; `confirmed` says that the server,
+    being further than this copy, has compared and found the same as far as this copy goes.
+    """
+
+    name: str
+    last: int
+    digest: str
+    sent: int
+    confirmed: bool
+    report: WriterReport
+
+
+@dataclass(slots=True)
+class _Batch:
+    first: int
+    before: str
+    lines: list[bytes] = field(default_factory=list)
+    lost: Ranges = field(default_factory=list)
+    size: int = 0
+    last: int = 0
+
+    def add(self, line: Line) -> None:
+        expected = self.last + 1
+        if line.seq > expected:
+            self.lost.append((expected, line.seq - 1))
+        self.lines.append(line.raw)
+        self.size += len(line.raw)
+        self.last = line.seq
+
+
+class WriterDelivery:
+    """Delivers one writer of a run, once.
+
+    Args:
+        client: the server.
+        run_path: the run's address below /api/v1.
+        call: makes a request with patience.
+        there: what the server has of the writer.
+    """
+
+    def __init__(self, client: Client, run_path: str, call: Call, name: str, there: WriterState) -> None:
+        self._client = client
+        self._path = f"{run_path}/records/{path_of(name)}"
+        self._call = call
+        self._there = there
+        self._report = WriterReport(name)
+        self._digest = JournalDigest()
+        self._held: Line | None = None  # the newest known line, not yet in the digest: it may have to be shown again
+        self._batch: _Batch | None = None
+        self._sent = 0
+        self._confirmed = False
+
+    def run(self, folder: Path, sizes: dict[str, int], named: Named, advance: Callable[[int], None]) -> Delivered:
+        """Send what the server lacks.
+
+        Args:
+            folder: the writer's folder.
+            sizes: how much of each segment to read.
+            named: takes note of the files that the records name.
+            advance: told the bytes of every line that has been dealt with.
+
+        Raises:
+            DivergedError: the server holds other bytes under the same seqs.
+            PermanentError, RetryableError: as the client says.
+        """
+        lost_there = sorted(self._there.lost)
+        for line in read_writer(folder, self._report, sizes):
+            named.add(line)
+            if line.seq > self._there.last:
+                self._send_later(line)
+            elif not any(a <= line.seq <= b for a, b in lost_there):
+                self._known(line)
+            advance(len(line.raw))
+        if self._batch is not None:
+            self._send(self._batch)
+        else:
+            self._compare()
+        last = self._report.last_seq
+        return Delivered(self._report.name, last, self._digest.upto(last), self._sent, self._confirmed, self._report)
+
+    def _known(self, line: Line) -> None:
+        if self._held is not None:
+            self._digest.add(self._held.seq, self._held.raw)
+        self._held = line
+
+    def _send_later(self, line: Line) -> None:
+        if self._batch is None:
+            self._compare()
+            self._batch = _Batch(self._there.last + 1, self._there.digest, last=self._there.last)
+        elif self._batch.size + len(line.raw) > BATCH_BYTES:
+            self._send(self._batch)
+            last = self._batch.last
+            self._batch = _Batch(last + 1, self._digest.upto(last), last=last)
+        self._batch.add(line)
+        self._digest.add(line.seq, line.raw)
+
+    def _compare(self) -> None:
+        """Hold what both have against each other. Raises DivergedError."""
+        held, self._held = self._held, None
+        if self._report.missing and self._report.missing[0][0] <= self._there.last:
+            # This copy is damaged where the server's is not, perhaps; the server's word stands, and nothing is cleaned.
+            if held is not None:
+                self._digest.add(held.seq, held.raw)
+            return
+        if held is not None and held.seq < self._there.last and self._batch is None and not self._there.lost:
+            self._show_again(held)
+        if held is not None:
+            self._digest.add(held.seq, held.raw)
+        seen = held.seq if held is not None else 0
+        if seen >= self._there.last and self._digest.upto(self._there.last) != self._there.digest:
+            raise DivergedError(
+                f"{self._client.origin} holds other records of writer {self._report.name} than this copy of the run"
+            )
+
+    def _show_again(self, line: Line) -> None:
+        """Let the server, which is further, compare: a line it has is compared, never stored twice."""
+        before = self._digest.upto(line.seq - 1)
+        self._post(_Batch(line.seq, before, [line.raw], last=line.seq))
+        self._confirmed = True
+
+    def _send(self, batch: _Batch) -> None:
+        answer = self._post(batch)
+        expected = answer.get("next")
+        if not isinstance(expected, int) or expected <= batch.last:
+            raise PermanentError(
+                f"{self._client.origin} did not take all of writer {self._report.name}: it expects seq {expected}"
+            )
+        self._sent += len(batch.lines)
+
+    def _post(self, batch: _Batch) -> dict[str, Any]:
+        body = zstandard.ZstdCompressor(level=3).compress(b"".join(batch.lines))
+        params: dict[str, str | int | list[str]] = {"first": batch.first, "before": batch.before}
+        if batch.lost:
+            params["lost"] = format_ranges(batch.lost)
+        return self._call(lambda: self._client.json("POST", self._path, data=body, params=params))

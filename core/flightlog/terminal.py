@@ -1,0 +1,52 @@
+"""What the recorder says to the person at the terminal, and the one place where its own errors end.
+
+A training is never stopped by its recorder: `guarded` turns an internal error into one warning. The test suite sets
+`raise_internal_errors`, so that there every such error is a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+raise_internal_errors = False
+_said: set[str] = set()
+
+
+def _silent() -> bool:
+    return os.environ.get("FLIGHTLOG_SILENT", "").lower() in ("1", "true", "yes")
+
+
+def say(message: str) -> None:
+    """Print a line for the user on stderr, unless FLIGHTLOG_SILENT is set."""
+    if _silent():
+        return
+    # A closed or full stderr must not stop a training.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"flightlog: {message}\n")
+        sys.stderr.flush()
+
+
+def warn_once(topic: str, message: str) -> None:
+    """Print a warning the first time its topic comes up in this process."""
+    if topic not in _said:
+        _said.add(topic)
+        say(f"warning: {message}")
+
+
+def forget(topic: str) -> None:
+    """Let a topic be warned of again, once what it was about has been mended."""
+    _said.discard(topic)
+
+
+@contextlib.contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Run a block of the recorder's own work; an error in it becomes one warning instead of reaching the training."""
+    try:
+        yield
+    except Exception as error:
+        if raise_internal_errors:
+            raise
+        warn_once(what, f"{what} failed and is skipped: {type(error).__name__}: {error}")

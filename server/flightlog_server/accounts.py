@@ -1,0 +1,143 @@
+"""Users, their workspaces, API keys and browser sessions.
+
+Keys and session tokens are 256 random bits; only their SHA-256 is stored, which is enough for what cannot be guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from flightlog.protocol.names import name_fault
+
+from .errors import ApiError, not_found
+from .store.schema import api_keys, members, sessions, users, workspaces
+
+SESSION_SECONDS = 14 * 86400.0
+_ROLES = {"viewer": 0, "member": 1, "owner": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who makes a request."""
+
+    id: int
+    name: str
+    is_admin: bool
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def create_user(connection: Connection, name: str, *, is_admin: bool = False) -> str:
+    """Make an account with a workspace of its own and return its API key, which is nowhere else.
+
+    Raises:
+        ValueError: the name cannot be used, or is taken.
+    """
+    fault = name_fault(name)
+    if fault:
+        raise ValueError(f"the name {name!r} cannot be used: {fault}")
+    taken = sa.select(users.c.id).where(sa.func.lower(users.c.name) == name.lower())
+    taken_workspace = sa.select(workspaces.c.id).where(sa.func.lower(workspaces.c.name) == name.lower())
+    if connection.execute(taken).first() or connection.execute(taken_workspace).first():
+        raise ValueError(f"the name {name!r} is taken")
+    now = time.time()
+    user = connection.execute(users.insert().values(name=name, is_admin=is_admin, created_at=now).returning(users.c.id))
+    user_id = user.scalar_one()
+    workspace = connection.execute(workspaces.insert().values(name=name, kind="personal").returning(workspaces.c.id))
+    connection.execute(members.insert().values(workspace_id=workspace.scalar_one(), user_id=user_id, role="owner"))
+    return create_key(connection, user_id)
+
+
+def create_key(connection: Connection, user_id: int) -> str:
+    """Make an API key for a user and return it; only its hash is kept."""
+    hint = f"fl_{secrets.token_hex(4)}"
+    key = f"{hint}_{secrets.token_urlsafe(32).replace('-', 'A').replace('_', 'B')}"
+    connection.execute(api_keys.insert().values(user_id=user_id, hash=_hash(key), hint=hint, created_at=time.time()))
+    return key
+
+
+def has_admin(connection: Connection) -> bool:
+    """Tell whether the server has an admin's account yet."""
+    return connection.execute(sa.select(users.c.id).where(users.c.is_admin).limit(1)).first() is not None
+
+
+def _account(connection: Connection, condition: sa.ColumnElement[bool], *tables: sa.Table) -> Account | None:
+    query = sa.select(users.c.id, users.c.name, users.c.is_admin).select_from(api_keys.join(users))
+    if sessions in tables:
+        query = sa.select(users.c.id, users.c.name, users.c.is_admin).select_from(
+            sessions.join(api_keys, sessions.c.key_id == api_keys.c.id).join(users, sessions.c.user_id == users.c.id)
+        )
+    row = connection.execute(query.where(condition, api_keys.c.revoked_at.is_(None))).first()
+    return Account(row.id, row.name, bool(row.is_admin)) if row else None
+
+
+def by_key(connection: Connection, key: str) -> Account | None:
+    """Return whose API key this is, None where it is nobody's or revoked."""
+    return _account(connection, api_keys.c.hash == _hash(key))
+
+
+def by_session(connection: Connection, token: str) -> Account | None:
+    """Return whose browser session this is, None where it is nobody's or over."""
+    return _account(connection, sa.and_(sessions.c.hash == _hash(token), sessions.c.expires_at > time.time()), sessions)
+
+
+def begin_session(connection: Connection, key: str) -> str | None:
+    """Begin a browser session with an API key and return its token, None where the key is wrong."""
+    row = connection.execute(
+        sa.select(api_keys.c.id, api_keys.c.user_id).where(
+            api_keys.c.hash == _hash(key), api_keys.c.revoked_at.is_(None)
+        )
+    ).first()
+    if row is None:
+        return None
+    now = time.time()
+    connection.execute(sessions.delete().where(sessions.c.expires_at <= now))
+    token = secrets.token_urlsafe(32)
+    connection.execute(
+        sessions.insert().values(
+            hash=_hash(token), user_id=row.user_id, key_id=row.id, expires_at=now + SESSION_SECONDS
+        )
+    )
+    return token
+
+
+def end_session(connection: Connection, token: str) -> None:
+    """End a browser session."""
+    connection.execute(sessions.delete().where(sessions.c.hash == _hash(token)))
+
+
+def workspaces_of(connection: Connection, account: Account) -> list[dict[str, str]]:
+    """Return the workspaces an account belongs to: name, kind, role; its own first."""
+    query = (
+        sa.select(workspaces.c.name, workspaces.c.kind, members.c.role)
+        .select_from(members.join(workspaces))
+        .where(members.c.user_id == account.id)
+        .order_by(workspaces.c.kind, workspaces.c.name)
+    )
+    return [{"name": row.name, "kind": row.kind, "role": row.role} for row in connection.execute(query)]
+
+
+def workspace_id(connection: Connection, account: Account, name: str, *, role: str = "viewer") -> int:
+    """Return a workspace's row, for an account that may do there what `role` may.
+
+    Raises:
+        ApiError: 404 where the account cannot even see it, 403 where it may only look.
+    """
+    row = connection.execute(
+        sa.select(workspaces.c.id, members.c.role)
+        .select_from(workspaces.join(members))
+        .where(workspaces.c.name == name, members.c.user_id == account.id)
+    ).first()
+    if row is None:
+        raise not_found(f"workspace {name!r}")
+    if _ROLES[row.role] < _ROLES[role]:
+        raise ApiError(403, "forbidden", f"As a {row.role} of {name!r} you may not write there.")
+    return int(row.id)

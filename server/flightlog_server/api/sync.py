@@ -1,0 +1,176 @@
+"""The routes by which `flightlog sync` delivers runs (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import IO, Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field
+
+from flightlog.protocol.manifest import is_safe_path, is_sha256
+from flightlog.protocol.messages import MAX_ASKED, MAX_BATCH, MAX_PACK, ChunkedFile, Ranges, Receipt, parse_ranges
+from flightlog.protocol.names import name_fault
+
+from .. import files, ingest
+from ..errors import ApiError, malformed
+from ..runs import ensure_run, project_row, run_row, show
+from ..store import packs
+from .common import AccountOf, Json, PartsOf
+
+router = APIRouter(tags=["sync"])
+_MAX_JSON = 64 << 20
+
+
+class Register(BaseModel):
+    """What a client says of a run before it delivers it."""
+
+    alive: bool
+
+
+class Hashes(BaseModel):
+    """Chunks, by their SHA-256 in hex."""
+
+    chunks: list[str] = Field(max_length=MAX_ASKED)
+
+
+class ArtifactCommit(BaseModel):
+    """Which of a run's files is the manifest of a version, and the aliases that move to it."""
+
+    manifest: str = Field(max_length=1000)
+    aliases: list[str] = Field(max_length=1000)
+
+
+async def _body(request: Request, limit: int, into: IO[bytes]) -> None:
+    """Copy a request's body. Raises ApiError 413 where it is longer than `limit` bytes."""
+    size = 0
+    async for block in request.stream():
+        size += len(block)
+        if size > limit:
+            raise ApiError(413, "too_large", f"This body has at most {limit} bytes.")
+        into.write(block)
+    into.seek(0)
+
+
+@router.put("/runs/{workspace}/{project}/{run_id}")
+def register(
+    workspace: str, project: str, run_id: str, body: Register, parts: PartsOf, account: AccountOf
+) -> dict[str, Any]:
+    """Make a run known, and learn what is here of it."""
+    for what, name in (("project", project), ("run id", run_id)):
+        fault = name_fault(name)
+        if fault:
+            raise malformed(f"The {what} {name!r} cannot be used: {fault}.")
+    with parts.database.write() as connection:
+        row = ensure_run(connection, account, workspace, project, run_id, alive=body.alive)
+        states = ingest.writer_states(connection, row.id)
+        shown = show(connection, row.id)
+    return {"run": shown, "writers": {name: state.to_json() for name, state in states.items()}}
+
+
+@router.post("/runs/{workspace}/{project}/{run_id}/records/{writer}")
+async def records(
+    workspace: str,
+    project: str,
+    run_id: str,
+    writer: str,
+    first: Annotated[int, Query(ge=1, lt=10**18)],
+    before: Annotated[str, Query(pattern="^[0-9a-f]{64}$")],
+    request: Request,
+    parts: PartsOf,
+    account: AccountOf,
+    lost: Annotated[str, Query(max_length=400_000)] = "",
+) -> dict[str, int]:
+    """Store a batch of a writer's lines (zstd), from seq `first`, where `before` is the digest of all before that."""
+    fault = name_fault(writer.replace("~", "-"))
+    if fault:
+        raise malformed(f"The writer {writer!r} cannot be: {fault}.")
+    ranges: Ranges
+    try:
+        ranges = parse_ranges(lost)
+    except ValueError as error:
+        raise malformed(str(error)) from None
+    with tempfile.SpooledTemporaryFile(max_size=1 << 20) as spool:
+        await _body(request, MAX_BATCH + (1 << 20), spool)
+        content = spool.read()
+
+    def work() -> int:
+        batch = ingest.Batch(first, before, ingest.decompress(content) if content else b"", ranges)
+        with parts.database.write() as connection:
+            row = run_row(connection, account, workspace, project, run_id, role="member")
+            return ingest.store(connection, row, writer, batch)
+
+    return {"next": await run_in_threadpool(work)}
+
+
+@router.post("/projects/{workspace}/{project}/chunks/missing")
+def missing_chunks(workspace: str, project: str, body: Hashes, parts: PartsOf, account: AccountOf) -> dict[str, Any]:
+    """Tell which of these chunks the project does not have."""
+    if not all(is_sha256(h) for h in body.chunks):
+        raise malformed("A chunk is named by its SHA-256 in hex.")
+    with parts.database.read() as connection:
+        row = project_row(connection, account, workspace, project, role="member")
+        here = packs.places(connection, row.id, [bytes.fromhex(h) for h in body.chunks])
+    return {"missing": [h for h in body.chunks if bytes.fromhex(h) not in here]}
+
+
+@router.post("/projects/{workspace}/{project}/packs")
+async def pack(workspace: str, project: str, request: Request, parts: PartsOf, account: AccountOf) -> dict[str, int]:
+    """Store a pack: a tar of chunks, each named by its SHA-256."""
+
+    def find() -> Any:
+        with parts.database.read() as connection:
+            return project_row(connection, account, workspace, project, role="member")
+
+    row = await run_in_threadpool(find)
+    with tempfile.SpooledTemporaryFile(max_size=8 << 20) as spool:
+        await _body(request, MAX_PACK + (8 << 20), spool)
+        stored = await run_in_threadpool(packs.store_pack, parts.database, parts.objects, row.id, spool)
+    return {"chunks": stored}
+
+
+@router.post("/runs/{workspace}/{project}/{run_id}/files")
+async def commit_files(
+    workspace: str, project: str, run_id: str, request: Request, parts: PartsOf, account: AccountOf
+) -> dict[str, int]:
+    """Commit files of a run that are made of chunks which are here: `{"files": [{path, size, sha256, chunks}]}`."""
+    with tempfile.SpooledTemporaryFile(max_size=1 << 20) as spool:
+        await _body(request, _MAX_JSON, spool)
+        content = spool.read()
+
+    def work() -> int:
+        try:
+            named = [ChunkedFile.from_json(item) for item in orjson.loads(content)["files"][: MAX_ASKED + 1]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise malformed(f"The body does not name files: {error}") from None
+        if len(named) > MAX_ASKED:
+            raise ApiError(413, "too_large", f"At most {MAX_ASKED} files are committed at once.")
+        with parts.database.write() as connection:
+            row = run_row(connection, account, workspace, project, run_id, role="member")
+            files.commit_files(connection, parts.objects, row, named)
+        return len(named)
+
+    return {"files": await run_in_threadpool(work)}
+
+
+@router.post("/runs/{workspace}/{project}/{run_id}/manifests")
+def commit_artifact(
+    workspace: str, project: str, run_id: str, body: ArtifactCommit, parts: PartsOf, account: AccountOf
+) -> dict[str, Any]:
+    """Make an artifact version of a run's files."""
+    if not is_safe_path(body.manifest) or any(name_fault(a) for a in body.aliases):
+        raise malformed("The manifest's path or an alias cannot be used.")
+    with parts.database.write() as connection:
+        row = run_row(connection, account, workspace, project, run_id, role="member")
+        return files.commit_artifact(connection, parts.objects, row, body.manifest, body.aliases)
+
+
+@router.get("/runs/{workspace}/{project}/{run_id}/receipt")
+def receipt(workspace: str, project: str, run_id: str, parts: PartsOf, account: AccountOf) -> Json:
+    """What is durably here of a run."""
+    with parts.database.read() as connection:
+        row = run_row(connection, account, workspace, project, run_id)
+        found = Receipt(ingest.writer_states(connection, row.id), files.files_of(connection, row.id))
+    return Json(found.to_json())

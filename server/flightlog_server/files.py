@@ -1,0 +1,217 @@
+"""The files of a run, made of chunks, and the artifact versions that are committed from them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from flightlog.protocol.manifest import MAX_MANIFEST, FileEntry, Manifest
+from flightlog.protocol.messages import ChunkedFile
+
+from .errors import ApiError, malformed, not_found
+from .store.database import upsert
+from .store.objects import Objects
+from .store.packs import Place, places, stream
+from .store.schema import artifact_aliases, artifact_versions, files, runs
+
+_HASH = 32
+
+
+def commit_files(connection: Connection, objects: Objects, run: Any, named: Sequence[ChunkedFile]) -> None:
+    """Take note that files of a run are made of chunks that are here.
+
+    The bytes are read once more and hashed: a receipt says of every file that it is whole.
+
+    Raises:
+        ApiError: 409 `missing_chunks` with their hashes; 422 where chunks do not make up the file.
+    """
+    wanted = [bytes.fromhex(sha256) for file in named for sha256, _ in file.chunks]
+    here = places(connection, run.project_id, wanted)
+    missing = sorted({h.hex() for h in wanted} - {h.hex() for h in here})
+    if missing:
+        raise ApiError(409, "missing_chunks", f"{len(missing)} chunks are not here yet.", missing=missing[:10_000])
+    rows = []
+    for file in named:
+        hashes = [bytes.fromhex(sha256) for sha256, _ in file.chunks]
+        _verify(objects, file, [here[h] for h in hashes])
+        rows.append(
+            {
+                "run_id": run.id,
+                "path": file.entry.path,
+                "size": file.entry.size,
+                "sha256": bytes.fromhex(file.entry.sha256),
+                "chunks": b"".join(hashes),
+            }
+        )
+    upsert(connection, files, rows)
+    connection.execute(runs.update().where(runs.c.id == run.id).values(version=runs.c.version + 1))
+
+
+def _verify(objects: Objects, file: ChunkedFile, parts: Sequence[Place]) -> None:
+    if len(parts) == 1 and file.chunks[0][0] == file.entry.sha256 and parts[0].size == file.entry.size:
+        return  # a file of one chunk, which was hashed when it came
+    whole, size = hashlib.sha256(), 0
+    for content in stream(objects, parts):
+        whole.update(content)
+        size += len(content)
+    if whole.hexdigest() != file.entry.sha256 or size != file.entry.size:
+        raise malformed(f"{file.entry.path}: its chunks do not make up the file that was named.")
+
+
+def file_row(connection: Connection, run_id: int, path: str) -> Any:
+    """Return a file's row. Raises ApiError where the run has no such file."""
+    row = connection.execute(sa.select(files).where(files.c.run_id == run_id, files.c.path == path)).first()
+    if row is None:
+        raise not_found(f"file {path!r} in this run")
+    return row
+
+
+def content_of(connection: Connection, objects: Objects, project_id: int, row: Any) -> Iterator[bytes]:
+    """Return the bytes of a file, in parts. The places are looked up now, the bytes read as they are asked for."""
+    hashes = [row.chunks[i : i + _HASH] for i in range(0, len(row.chunks), _HASH)]
+    here = places(connection, project_id, hashes)
+    return stream(objects, [here[h] for h in hashes])
+
+
+def files_of(connection: Connection, run_id: int) -> dict[str, tuple[int, str]]:
+    """Return size and SHA-256 of every file that is here of a run."""
+    query = sa.select(files.c.path, files.c.size, files.c.sha256).where(files.c.run_id == run_id)
+    return {row.path: (row.size, bytes(row.sha256).hex()) for row in connection.execute(query)}
+
+
+def commit_artifact(
+    connection: Connection, objects: Objects, run: Any, manifest_path: str, aliases: Sequence[str]
+) -> dict[str, Any]:
+    """Make an artifact version of files that are here, and move aliases to it. The same content is the same version.
+
+    Raises:
+        ApiError: 422 where the manifest is none, 409 `missing_files` where files are not here as it says.
+    """
+    row = file_row(connection, run.id, manifest_path)
+    if row.size > MAX_MANIFEST or not manifest_path.endswith("/manifest.json"):
+        raise malformed(f"{manifest_path} is no manifest.")
+    content = b"".join(content_of(connection, objects, run.project_id, row))
+    try:
+        manifest = Manifest.from_json(content)
+    except ValueError as error:
+        raise malformed(f"{manifest_path}: {error}") from None
+    root = manifest_path.removesuffix("manifest.json") + "files/"
+    _check_here(connection, run, root, manifest)
+    version_id = _version(connection, run, root, manifest)
+    upsert(
+        connection,
+        artifact_aliases,
+        [
+            {"project_id": run.project_id, "name": manifest.name, "alias": alias, "version_id": version_id}
+            for alias in aliases
+        ],
+    )
+    return show_version(connection, version_id)
+
+
+def _check_here(connection: Connection, run: Any, root: str, manifest: Manifest) -> None:
+    here = {
+        row.path: FileEntry(row.path, row.size, bytes(row.sha256).hex())
+        for row in connection.execute(
+            sa.select(files).where(files.c.run_id == run.id, files.c.path.startswith(root, autoescape=True))
+        )
+    }
+    missing = [f.path for f in manifest.files if here.get(root + f.path) != FileEntry(root + f.path, f.size, f.sha256)]
+    if missing:
+        raise ApiError(
+            409,
+            "missing_files",
+            f"{len(missing)} files of {manifest.name} are not here as its manifest says, {missing[0]} for one.",
+        )
+
+
+def _version(connection: Connection, run: Any, root: str, manifest: Manifest) -> int:
+    same = sa.select(artifact_versions.c.id).where(
+        artifact_versions.c.project_id == run.project_id,
+        artifact_versions.c.name == manifest.name,
+        artifact_versions.c.digest == manifest.digest,
+    )
+    known = connection.execute(same).scalar()
+    if known is not None:
+        return int(known)
+    newest = connection.execute(
+        sa.select(sa.func.max(artifact_versions.c.number)).where(
+            artifact_versions.c.project_id == run.project_id, artifact_versions.c.name == manifest.name
+        )
+    ).scalar()
+    made = connection.execute(
+        artifact_versions.insert()
+        .values(
+            project_id=run.project_id,
+            run_id=run.id,
+            name=manifest.name,
+            number=0 if newest is None else newest + 1,
+            type=manifest.type,
+            digest=manifest.digest,
+            size=manifest.size,
+            metadata=manifest.metadata,
+            root=root,
+            files=[{"path": f.path, "size": f.size, "sha256": f.sha256} for f in manifest.files],
+            created_at=time.time(),
+        )
+        .returning(artifact_versions.c.id)
+    )
+    return int(made.scalar_one())
+
+
+def show_version(connection: Connection, version_id: int, *, with_files: bool = True) -> dict[str, Any]:
+    """Return an artifact version as the API shows it."""
+    row = connection.execute(
+        sa.select(artifact_versions, runs.c.run_id.label("run"))
+        .select_from(artifact_versions.join(runs, artifact_versions.c.run_id == runs.c.id))
+        .where(artifact_versions.c.id == version_id)
+    ).one()
+    aliases = connection.execute(
+        sa.select(artifact_aliases.c.alias)
+        .where(artifact_aliases.c.version_id == version_id)
+        .order_by(artifact_aliases.c.alias)
+    ).scalars()
+    shown = {
+        "name": row.name,
+        "version": f"v{row.number}",
+        "type": row.type,
+        "digest": row.digest,
+        "size": row.size,
+        "aliases": list(aliases),
+        "metadata": row.metadata,
+        "run": row.run,
+        "created_at": row.created_at,
+    }
+    return {**shown, "files": row.files} if with_files else shown
+
+
+def artifacts_of(connection: Connection, run_row_id: int) -> list[dict[str, Any]]:
+    """Return the versions that a run logged, in order of name and number."""
+    query = (
+        sa.select(artifact_versions.c.id)
+        .where(artifact_versions.c.run_id == run_row_id)
+        .order_by(artifact_versions.c.name, artifact_versions.c.number)
+    )
+    return [show_version(connection, i) for i in connection.execute(query).scalars().all()]
+
+
+def version_row(connection: Connection, project_id: int, name: str, which: str) -> Any:
+    """Return a version's row by alias or by its own name. Raises ApiError where there is none."""
+    query = sa.select(artifact_versions).where(
+        artifact_versions.c.project_id == project_id, artifact_versions.c.name == name
+    )
+    if which[:1] == "v" and which[1:].isdecimal() and len(which) < 10:
+        query = query.where(artifact_versions.c.number == int(which[1:]))
+    else:
+        query = query.join(artifact_aliases, artifact_aliases.c.version_id == artifact_versions.c.id).where(
+            artifact_aliases.c.alias == which
+        )
+    row = connection.execute(query).first()
+    if row is None:
+        raise not_found(f"artifact {name}:{which} in this project")
+    return row

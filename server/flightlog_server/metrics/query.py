@@ -1,0 +1,266 @@
+"""Reading the metric index: one metric for a chart, or all of a run as rows.
+
+Records of several writers come in one order: parents, then the clock, then the writer's name (the same as
+flightlog.journal.order, here on columns). Where a metric has two values at one step, the later record wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..store.schema import series, series_chunks, writers
+from .codec import Columns, Floats, Ints, concatenate, decode
+from .index import TIMESTAMP
+
+
+def metrics(connection: Connection, run_id: int) -> list[dict[str, Any]]:
+    """Return what metrics a run has, with their count and range, in order of name."""
+    query = (
+        sa.select(
+            series.c.name,
+            sa.func.sum(series.c.count),
+            sa.func.max(sa.cast(series.c.numeric, sa.Integer)),
+            sa.func.min(series.c.low),
+            sa.func.max(series.c.high),
+        )
+        .where(series.c.run_id == run_id, series.c.name != TIMESTAMP)
+        .group_by(series.c.name)
+        .order_by(series.c.name)
+    )
+    last = dict(
+        connection.execute(
+            sa.select(series.c.name, series.c.last).where(series.c.run_id == run_id).order_by(series.c.writer_id)
+        ).all()
+    )
+    return [
+        {"name": name, "count": int(count), "numeric": bool(numeric), "min": low, "max": high, "last": last[name]}
+        for name, count, numeric, low, high in connection.execute(query)
+    ]
+
+
+@dataclass(slots=True)
+class _Order:
+    """When each log record of a run happened, comparable across writers: by writer, its seqs and their times."""
+
+    seqs: dict[int, Ints]
+    times: dict[int, Floats]
+    depth: dict[int, int]
+    names: dict[int, str]
+
+    def of(self, writer: int, seqs: Ints) -> Floats:
+        return self.times[writer][np.searchsorted(self.seqs[writer], seqs)]
+
+
+def _order(connection: Connection, run_id: int, timestamps: dict[int, Columns]) -> _Order:
+    rows = {
+        row.id: row
+        for row in connection.execute(
+            sa.select(writers.c.id, writers.c.name, writers.c.parents).where(writers.c.run_id == run_id)
+        )
+        if row.id in timestamps
+    }
+    by_name = {row.name: row.id for row in rows.values()}
+    order = _Order({}, {}, {}, {row.id: row.name for row in rows.values()})
+    todo = sorted(rows)
+    while todo:
+        # Those whose parents are done; where none is (parents in a circle), the first as if it had none.
+        ready = [w for w in todo if not any(by_name.get(p) in todo and by_name.get(p) != w for p in rows[w].parents)]
+        for writer in ready or todo[:1]:
+            todo.remove(writer)
+            floor, depth = 0.0, 0
+            for name, seen in rows[writer].parents.items():
+                parent = by_name.get(name)
+                if parent in order.times:
+                    upto = int(np.searchsorted(order.seqs[parent], seen, side="right"))
+                    floor = max(floor, float(order.times[parent][upto - 1]) if upto else 0.0)
+                    depth = max(depth, order.depth[parent] + 1)
+            own = timestamps[writer]
+            order.seqs[writer] = own.seqs
+            order.times[writer] = np.maximum(np.maximum.accumulate(own.floats()), floor)
+            order.depth[writer] = depth
+    return order
+
+
+def _load(
+    connection: Connection, run_id: int, names: Sequence[str] | None, low: int | None, high: int | None
+) -> dict[str, dict[int, Columns]]:
+    """Return, by metric and writer, the values whose chunks touch the steps low..high."""
+    query = (
+        sa.select(series.c.name, series.c.writer_id, series_chunks.c.columns)
+        .join(series_chunks, series_chunks.c.series_id == series.c.id)
+        .where(series.c.run_id == run_id)
+        .order_by(series.c.id, series_chunks.c.first_seq)
+    )
+    if names is not None:
+        query = query.where(series.c.name.in_(names))
+    if low is not None:
+        query = query.where(series_chunks.c.max_step >= low)
+    if high is not None:
+        query = query.where(series_chunks.c.min_step <= high)
+    parts: dict[tuple[str, int], list[Columns]] = {}
+    for name, writer, blob in connection.execute(query):
+        parts.setdefault((name, writer), []).append(decode(blob))
+    found: dict[str, dict[int, Columns]] = {}
+    for (name, writer), chunks in parts.items():
+        found.setdefault(name, {})[writer] = concatenate(chunks)
+    return found
+
+
+def _window(columns: Columns, low: int | None, high: int | None) -> Columns:
+    if low is None and high is None:
+        return columns
+    inside = np.ones(len(columns), dtype=bool)
+    if low is not None:
+        inside &= columns.steps >= low
+    if high is not None:
+        inside &= columns.steps <= high
+    values = columns.values
+    kept: Any = (
+        values[inside] if isinstance(values, np.ndarray) else [v for v, k in zip(values, inside, strict=True) if k]
+    )
+    return Columns(columns.seqs[inside], columns.steps[inside], kept)
+
+
+def _later_wins(by_writer: dict[int, Columns], order: _Order | None) -> Columns:
+    """Return one value per step, in order of step: of several at one step, the one of the latest record."""
+    if order is None:
+        (columns,) = by_writer.values()
+        ranks: list[Any] = [columns.seqs]
+    else:
+        columns = concatenate(list(by_writer.values()))
+        sizes = [len(c) for c in by_writer.values()]
+        names = sorted(order.names.values())
+        ranks = [
+            columns.seqs,
+            np.repeat([names.index(order.names[w]) for w in by_writer], sizes),
+            np.repeat([order.depth[w] for w in by_writer], sizes),
+            np.concatenate([order.of(w, c.seqs) for w, c in by_writer.items()]),
+        ]
+    at = np.lexsort((*ranks, columns.steps))
+    steps = columns.steps[at]
+    last = np.append(steps[1:] != steps[:-1], True) if len(steps) else np.empty(0, bool)
+    chosen = at[last]
+    values = columns.values
+    kept: Any = values[chosen] if isinstance(values, np.ndarray) else [values[i] for i in chosen]
+    return Columns(columns.seqs[chosen], columns.steps[chosen], kept)
+
+
+def _ordered(connection: Connection, run_id: int, by_writer: dict[int, Columns]) -> _Order | None:
+    """Return the order of the writers' records, None where there is only one writer."""
+    if len(by_writer) < 2:
+        return None
+    return _order(connection, run_id, _load(connection, run_id, [TIMESTAMP], None, None)[TIMESTAMP])
+
+
+def line(
+    connection: Connection, run_id: int, metric: str, points: int, low: int | None = None, high: int | None = None
+) -> dict[str, Any]:
+    """Return one metric as a chart draws it: as logged, or reduced to `points` ranges with their least and greatest.
+
+    Args:
+        run_id: the run's row.
+        metric: the metric's name.
+        points: the most values to return.
+        low, high: the first and last step of the window; None for no bound.
+    """
+    by_writer = _load(connection, run_id, [metric], low, high).get(metric, {})
+    if not by_writer:
+        return {"metric": metric, "count": 0, "reduced": False, "steps": [], "values": [], "nonfinite": {}}
+    order = _ordered(connection, run_id, by_writer)
+    columns = _later_wins({w: _window(c, low, high) for w, c in by_writer.items()}, order)
+    numbers = columns.floats()
+    answer: dict[str, Any] = {"metric": metric, "count": len(columns), "reduced": len(columns) > points}
+    if not answer["reduced"]:
+        return {**answer, "steps": columns.steps, **_json_values(numbers)}
+    starts = (np.arange(points) * len(numbers)) // points
+    ends = np.append(starts[1:], len(numbers)) - 1
+    finite = np.isfinite(numbers)
+    lows = np.minimum.reduceat(np.where(finite, numbers, np.inf), starts)
+    highs = np.maximum.reduceat(np.where(finite, numbers, -np.inf), starts)
+    none = ~np.logical_or.reduceat(finite, starts)
+    lows[none] = highs[none] = np.nan
+    return {
+        **answer,
+        "steps": columns.steps[ends],
+        **_json_values(numbers[ends]),
+        "low": _json_values(lows)["values"],
+        "high": _json_values(highs)["values"],
+    }
+
+
+def _json_values(numbers: Floats) -> dict[str, Any]:
+    """Return numbers for JSON: null where one is not finite, and which it is by index."""
+    odd = np.flatnonzero(~np.isfinite(numbers))
+    # orjson writes numpy's NaN and infinities as null, which is what is wanted.
+    return {"values": numbers, "nonfinite": {str(i): _spelling(float(numbers[i])) for i in odd.tolist()}}
+
+
+def _spelling(value: float) -> str:
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def rows(
+    connection: Connection, run_id: int, after: int | None, limit: int, names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return a page of a run's history: one row per step, as columns.
+
+    Args:
+        run_id: the run's row.
+        after: begin behind this step; None for the beginning.
+        limit: the most rows to return.
+        names: only these metrics; None for all.
+    """
+    low = None if after is None else after + 1
+    wanted = None if names is None else [*names, TIMESTAMP]
+    stamps = _load(connection, run_id, [TIMESTAMP], low, None).get(TIMESTAMP, {})
+    if not stamps:
+        return {"steps": [], "timestamps": [], "metrics": {}, "next": None}
+    steps = np.unique(np.concatenate([_window(c, low, None).steps for c in stamps.values()]))
+    more = len(steps) > limit
+    steps = steps[:limit]
+    if not len(steps):
+        return {"steps": [], "timestamps": [], "metrics": {}, "next": None}
+    high = int(steps[-1])
+    loaded = _load(connection, run_id, wanted, low, high)
+    order = _ordered(connection, run_id, stamps)
+    columns: dict[str, Any] = {}
+    timestamps: list[Any] = []
+    for name, by_writer in loaded.items():
+        merged = _later_wins({w: _window(c, low, high) for w, c in by_writer.items()}, order)
+        at = np.searchsorted(steps, merged.steps)
+        if name == TIMESTAMP:
+            timestamps = merged.to_list()
+        elif len(merged):
+            columns[name] = {"rows": at, **_json_list(merged)}
+    if names is not None:  # rows in which none of the wanted metrics has a value are not asked for
+        return _without_empty_rows(steps, timestamps, columns, high if more else None)
+    return {"steps": steps, "timestamps": timestamps, "metrics": columns, "next": high if more else None}
+
+
+def _json_list(columns: Columns) -> dict[str, Any]:
+    if isinstance(columns.values, np.ndarray):
+        if columns.values.dtype.kind == "f":
+            return _json_values(columns.values.astype(np.float64))
+        return {"values": columns.values, "nonfinite": {}}
+    odd = {str(i): _spelling(v) for i, v in enumerate(columns.values) if type(v) is float and not math.isfinite(v)}
+    return {"values": columns.values, "nonfinite": odd}
+
+
+def _without_empty_rows(
+    steps: Ints, timestamps: list[Any], columns: dict[str, Any], after: int | None
+) -> dict[str, Any]:
+    used = np.zeros(len(steps), dtype=bool)
+    for column in columns.values():
+        used[column["rows"]] = True
+    place = np.cumsum(used) - 1
+    for column in columns.values():
+        column["rows"] = place[column["rows"]]
+    kept = [t for t, u in zip(timestamps, used.tolist(), strict=True) if u]
+    return {"steps": steps[used], "timestamps": kept, "metrics": columns, "next": after}

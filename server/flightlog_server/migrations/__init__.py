@@ -1,0 +1,1 @@
+"""The database's migrations (alembic); they run at every start of the server."""

@@ -1,0 +1,173 @@
+"""Finding runs, and showing them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from flightlog.protocol.names import friendly_name
+
+from .accounts import Account, workspace_id
+from .errors import not_found
+from .store.database import insert_new
+from .store.schema import members, projects, runs, users, workspaces
+
+# Written on the page's side of a run that does not say how it ended, and whose process is gone.
+CRASHED = "crashed"
+
+
+def project_row(connection: Connection, account: Account, workspace: str, project: str, *, role: str = "viewer") -> Any:
+    """Return a project's row. Raises ApiError where there is none that the account may see."""
+    home = workspace_id(connection, account, workspace, role=role)
+    row = connection.execute(
+        sa.select(projects).where(projects.c.workspace_id == home, projects.c.name == project)
+    ).first()
+    if row is None:
+        raise not_found(f"project {project!r} in workspace {workspace!r}")
+    return row
+
+
+def run_row(
+    connection: Connection, account: Account, workspace: str, project: str, run_id: str, *, role: str = "viewer"
+) -> Any:
+    """Return a run's row. Raises ApiError where there is none that the account may see."""
+    home = workspace_id(connection, account, workspace, role=role)
+    row = connection.execute(
+        sa.select(runs).where(runs.c.workspace_id == home, runs.c.origin_project == project, runs.c.run_id == run_id)
+    ).first()
+    if row is None:
+        raise not_found(f"run {run_id!r} in {workspace}/{project}")
+    return row
+
+
+def ensure_run(
+    connection: Connection, account: Account, workspace: str, project: str, run_id: str, *, alive: bool
+) -> Any:
+    """Return a run's row, made if this is the first that is heard of it; note whether it is alive."""
+    home = workspace_id(connection, account, workspace, role="member")
+    now = time.time()
+    insert_new(connection, projects, [{"workspace_id": home, "name": project, "created_at": now}])
+    project_id = connection.execute(
+        sa.select(projects.c.id).where(projects.c.workspace_id == home, projects.c.name == project)
+    ).scalar_one()
+    key = {"workspace_id": home, "origin_project": project, "run_id": run_id}
+    row = connection.execute(sa.select(runs).filter_by(**key)).first()
+    if row is None:
+        connection.execute(
+            runs.insert().values(
+                **key,
+                project_id=project_id,
+                owner_id=account.id,
+                name=friendly_name(run_id),
+                tags=[],
+                state="running",
+                alive=alive,
+                config={},
+                summary={},
+                step=0,
+                records=0,
+                created_at=now,
+                updated_at=0.0,
+                closing=[],
+                version=0,
+            )
+        )
+        row = connection.execute(sa.select(runs).filter_by(**key)).one()
+    elif row.alive != alive:
+        connection.execute(runs.update().where(runs.c.id == row.id).values(alive=alive, version=runs.c.version + 1))
+    return row
+
+
+def shown_state(state: str, alive: bool) -> str:
+    """Return a run's state as people see it: one that says "running" and is not alive has crashed."""
+    return CRASHED if state == "running" and not alive else state
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    """Return a joined row as the API shows a run."""
+    return {
+        "workspace": row.workspace,
+        "project": row.project,
+        "id": row.run_id,
+        "name": row.name,
+        "group": row.group,
+        "job_type": row.job_type,
+        "tags": row.tags,
+        "notes": row.notes,
+        "state": shown_state(row.state, row.alive),
+        "owner": row.owner,
+        "host": row.host,
+        "command": row.command,
+        "config": row.config,
+        "summary": row.summary,
+        "step": row.step,
+        "records": row.records,
+        "started_at": row.started_at,
+        "updated_at": row.updated_at,
+        "finished_at": row.finished_at,
+        "version": row.version,
+        "url": f"/w/{row.workspace}/{row.project}/runs/{row.run_id}",
+    }
+
+
+def _joined() -> sa.Select[Any]:
+    return sa.select(
+        runs, workspaces.c.name.label("workspace"), projects.c.name.label("project"), users.c.name.label("owner")
+    ).select_from(
+        runs.join(workspaces, runs.c.workspace_id == workspaces.c.id)
+        .join(projects, runs.c.project_id == projects.c.id)
+        .join(users, runs.c.owner_id == users.c.id)
+    )
+
+
+def show(connection: Connection, run_row_id: int) -> dict[str, Any]:
+    """Return a run as the API shows it."""
+    return _shown(connection.execute(_joined().where(runs.c.id == run_row_id)).one())
+
+
+def list_runs(connection: Connection, project_id: int, limit: int, offset: int) -> dict[str, Any]:
+    """Return a page of a project's runs, the newest start first, and how many there are."""
+    page = (
+        _joined()
+        .where(runs.c.project_id == project_id)
+        .order_by(sa.func.coalesce(runs.c.started_at, runs.c.created_at).desc(), runs.c.id.desc())
+        .limit(limit)
+        .offset(offset)
+    )
+    total = connection.execute(sa.select(sa.func.count()).where(runs.c.project_id == project_id)).scalar_one()
+    return {"runs": [_shown(row) for row in connection.execute(page)], "total": total}
+
+
+def list_projects(connection: Connection, account: Account) -> list[dict[str, Any]]:
+    """Return the projects an account may see, the newest activity first."""
+    running = sa.case((sa.and_(runs.c.state == "running", runs.c.alive), 1), else_=0)
+    query = (
+        sa.select(
+            workspaces.c.name.label("workspace"),
+            projects.c.name,
+            sa.func.count(runs.c.id).label("runs"),
+            sa.func.coalesce(sa.func.sum(running), 0).label("running"),
+            sa.func.max(sa.func.coalesce(runs.c.updated_at, projects.c.created_at)).label("last_activity"),
+        )
+        .select_from(
+            members.join(workspaces, members.c.workspace_id == workspaces.c.id)
+            .join(projects, projects.c.workspace_id == workspaces.c.id)
+            .outerjoin(runs, runs.c.project_id == projects.c.id)
+        )
+        .where(members.c.user_id == account.id)
+        .group_by(workspaces.c.name, projects.c.name)
+    )
+    found = [
+        {
+            "workspace": row.workspace,
+            "name": row.name,
+            "runs": row.runs,
+            "running": row.running,
+            "last_activity": row.last_activity,
+        }
+        for row in connection.execute(query)
+    ]
+    return sorted(found, key=lambda p: p["last_activity"] or 0.0, reverse=True)

@@ -1,0 +1,1 @@
+"""Where the server keeps things: rows in SQL, bytes as objects."""

@@ -1,0 +1,112 @@
+"""Chunks, which arrive in packs: a tar of them, verified one by one and stored as it came.
+
+A chunk is known by (project, SHA-256), so what exists is told per project only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from flightlog.protocol.manifest import is_sha256
+from flightlog.protocol.messages import MAX_CHUNK
+
+from ..errors import malformed
+from .database import Database, insert_new
+from .objects import Objects
+from .schema import chunks, packs
+
+_VARIABLES = 500
+MAX_MEMBERS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk is."""
+
+    object: str
+    offset: int
+    size: int
+
+
+def places(connection: Connection, project_id: int, hashes: Iterable[bytes]) -> dict[bytes, Place]:
+    """Return where those of the chunks are that the project has."""
+    wanted = list(dict.fromkeys(hashes))
+    found: dict[bytes, Place] = {}
+    for start in range(0, len(wanted), _VARIABLES):
+        query = (
+            sa.select(chunks.c.sha256, packs.c.object, chunks.c.offset, chunks.c.size)
+            .select_from(chunks.join(packs, chunks.c.pack_id == packs.c.id))
+            .where(chunks.c.project_id == project_id, chunks.c.sha256.in_(wanted[start : start + _VARIABLES]))
+        )
+        for row in connection.execute(query):
+            found[bytes(row.sha256)] = Place(row.object, row.offset, row.size)
+    return found
+
+
+def store_pack(database: Database, objects: Objects, project_id: int, pack: IO[bytes]) -> int:
+    """Verify a pack and store it; object first, rows second, so that a crash leaves at most an orphan.
+
+    Args:
+        pack: a seekable file, at its beginning.
+
+    Returns:
+        How many chunks it held.
+
+    Raises:
+        ApiError: it is no pack, or a chunk is not what its name says.
+    """
+    members = list(_verified(pack))
+    if not members:
+        raise malformed("The pack is empty.")
+    size = pack.seek(0, 2)
+    pack.seek(0)
+    key = f"packs/{project_id}/{uuid.uuid4().hex}.tar"
+    objects.put(key, pack)
+    with database.write() as connection:
+        pack_id = connection.execute(
+            packs.insert()
+            .values(project_id=project_id, object=key, size=size, created_at=time.time())
+            .returning(packs.c.id)
+        ).scalar_one()
+        insert_new(
+            connection,
+            chunks,
+            [
+                {"project_id": project_id, "sha256": digest, "pack_id": pack_id, "offset": offset, "size": length}
+                for digest, offset, length in members
+            ],
+        )
+    return len(members)
+
+
+def _verified(pack: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (SHA-256, offset of its bytes, size) of every chunk of a pack."""
+    try:
+        with tarfile.open(fileobj=pack, mode="r:") as tar:
+            for number, member in enumerate(tar):
+                if not member.isreg() or member.issparse() or not is_sha256(member.name) or number >= MAX_MEMBERS:
+                    raise malformed(f"{member.name[:80]!r} is no chunk.")
+                if not 0 < member.size <= MAX_CHUNK:
+                    raise malformed(f"Chunk {member.name} has {member.size} bytes; at most {MAX_CHUNK} are allowed.")
+                content = tar.extractfile(member)
+                digest = hashlib.sha256(content.read() if content else b"").digest()
+                if digest.hex() != member.name:
+                    raise malformed(f"Chunk {member.name} holds other bytes than its name says.")
+                yield digest, member.offset_data, member.size
+    except (tarfile.TarError, EOFError) as error:
+        raise malformed(f"The body is no tar: {error}") from None
+
+
+def stream(objects: Objects, parts: Sequence[Place]) -> Iterator[bytes]:
+    """Yield the bytes of chunks in order."""
+    for place in parts:
+        yield objects.read(place.object, place.offset, place.size)

@@ -1,0 +1,239 @@
+"""The tables. The same schema runs on SQLite and PostgreSQL; migrations/ makes it, a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+# SQLite counts rows by itself only in a column that is exactly INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+# One row: which server this is, so that a client sees when another one answers at a known address.
+identity = Table("identity", metadata, Column("id", String(36), primary_key=True))
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("is_admin", Boolean, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("hash", LargeBinary(32), nullable=False, unique=True),  # SHA-256 of a key of 256 random bits
+    Column("hint", String(16), nullable=False),  # its public beginning, to tell keys apart
+    Column("created_at", Float(53), nullable=False),
+    Column("revoked_at", Float(53)),  # NULL: in force
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("key_id", ForeignKey("api_keys.id"), nullable=False),  # a session ends with the key that began it
+    Column("expires_at", Float(53), nullable=False),
+)
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),  # personal, team
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("workspace_id", ForeignKey("workspaces.id"), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), primary_key=True, index=True),
+    Column("role", String(16), nullable=False),  # owner, member, viewer
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("workspace_id", ForeignKey("workspaces.id"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    UniqueConstraint("workspace_id", "name"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("workspace_id", ForeignKey("workspaces.id"), nullable=False),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("origin_project", String(128), nullable=False),  # part of its key for ever, wherever it is moved
+    Column("run_id", String(128), nullable=False),
+    Column("owner_id", ForeignKey("users.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("group", Text),
+    Column("job_type", Text),
+    Column("notes", Text),
+    Column("tags", JSON, nullable=False),
+    Column("host", Text),
+    Column("command", JSON),
+    Column("state", String(16), nullable=False),  # as its records say
+    Column("alive", Boolean, nullable=False),  # as the last sync saw it; a run that is neither alive nor ended crashed
+    Column("config", JSON, nullable=False),
+    Column("summary", JSON, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("started_at", Float(53)),
+    Column("updated_at", Float(53), nullable=False),
+    Column("finished_at", Float(53)),
+    Column("closing", JSON, nullable=False),  # [writer, seq] of the record that ended it, [] while none has
+    Column("version", BigInteger, nullable=False),
+    UniqueConstraint("workspace_id", "origin_project", "run_id"),
+    Index(None, "project_id", "started_at"),
+)
+
+writers = Table(
+    "writers",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("blocks", LargeBinary, nullable=False),  # SHA-256 of each complete block of 4,096 seq
+    Column("lost", JSON, nullable=False),  # [[first, last], …]
+    Column("parents", JSON, nullable=False),
+    UniqueConstraint("run_id", "name"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("writer_id", ForeignKey("writers.id"), primary_key=True),
+    Column("first_seq", BigInteger, primary_key=True),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("lines", LargeBinary, nullable=False),  # the lines as they came, zstd
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("writer_id", ForeignKey("writers.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("numeric", Boolean, nullable=False),  # True as soon as one value is a number
+    Column("low", Float(53)),  # of the finite values; NULL where there is none
+    Column("high", Float(53)),
+    Column("last", Float(53)),
+    UniqueConstraint("writer_id", "name"),
+    Index(None, "run_id", "name"),
+)
+
+series_chunks = Table(
+    "series_chunks",
+    metadata,
+    Column("series_id", ForeignKey("series.id"), primary_key=True),
+    Column("first_seq", BigInteger, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("min_step", BigInteger, nullable=False),
+    Column("max_step", BigInteger, nullable=False),
+    Column("columns", LargeBinary, nullable=False),  # metrics/codec.py
+)
+
+media = Table(
+    "media",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("writer", String(128), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("step", BigInteger),
+    Column("timestamp", Float(53), nullable=False),
+    Column("entries", JSON, nullable=False),  # by key, as the record has them
+)
+
+packs = Table(
+    "packs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
+    Column("object", Text, nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("sha256", LargeBinary(32), primary_key=True),
+    Column("pack_id", ForeignKey("packs.id"), nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("size", Integer, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False),
+    Column("chunks", LargeBinary, nullable=False),  # the chunks' SHA-256, 32 bytes each, in order
+)
+
+artifact_versions = Table(
+    "artifact_versions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
+    Column("name", String(128), nullable=False),
+    Column("number", Integer, nullable=False),  # v0, v1 … within the project, in order of commit
+    Column("type", String(128), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("root", Text, nullable=False),  # the folder of its files among the files of the run
+    Column("files", JSON, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    UniqueConstraint("project_id", "name", "number"),
+    UniqueConstraint("project_id", "name", "digest"),
+)
+
+artifact_aliases = Table(
+    "artifact_aliases",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("alias", String(128), primary_key=True),
+    Column("version_id", ForeignKey("artifact_versions.id"), nullable=False, index=True),
+)
