@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import sqlalchemy as sa
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +22,7 @@ from .errors import ApiError
 from .store.database import Database
 from .store.objects import Objects
 
+_INLINE_SCRIPT = "; script-src 'self' 'unsafe-inline'"
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
@@ -38,18 +41,21 @@ def create_app(database: Database, objects: Objects) -> FastAPI:
         yield
         database.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # as FastAPI, with the documentation's own scripts served from here and not from a CDN
         title="flightlog",
         version=_version(),
         lifespan=lifespan,
         docs_url="/api/docs",
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        static_url="/api/docs-assets",
+        swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
     )
     app.state.parts = Parts(database, objects)
     _add_error_answers(app)
     app.add_middleware(SafeHeaders)
-    api = APIRouter(prefix="/api/v1")
+    bearer = HTTPBearer(auto_error=False, description="An API key. (api/common.py checks it; this documents it.)")
+    api = APIRouter(prefix="/api/v1", dependencies=[Depends(bearer)])
     for router in (session.router, sync.router, read.router):
         api.include_router(router)
     app.include_router(api)
@@ -91,6 +97,8 @@ class SafeHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                if scope["path"] == "/api/docs":  # its page has a script of its own inside; nothing of a run is on it
+                    headers["Content-Security-Policy"] = _HEADERS["Content-Security-Policy"] + _INLINE_SCRIPT
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

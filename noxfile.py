@@ -1,0 +1,33 @@
+"""What is tested outside the default run: the core on the other interpreters, and with its oldest dependencies."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["core"]
+nox.options.reuse_existing_virtualenvs = True
+
+# What tests/core needs besides the core itself; torch and its kind are tested in the default run.
+_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "numpy", "pillow")
+_OLDEST = ("orjson==3.10.0", "requests==2.31.0", "click==8.1.0", "rich==13.0.0", "psutil==5.9.0", "zstandard==0.22.0")
+
+
+@nox.session(python=["3.10", "3.12", "3.13"])
+def core(session: nox.Session) -> None:
+    """The core's tests on another interpreter."""
+    session.install("-e", ".", *_TOOLS, env={"FLIGHTLOG_NO_DASHBOARD": "1"})
+    session.run("pytest", "tests/core", *session.posargs)
+
+
+@nox.session(python="3.10")
+def oldest(session: nox.Session) -> None:
+    """The core's tests with the oldest dependencies that it claims to work with."""
+    session.install("-e", ".", *_TOOLS, *_OLDEST, env={"FLIGHTLOG_NO_DASHBOARD": "1"})
+    session.run("pytest", "tests/core", *session.posargs)
+
+
+@nox.session(python="3.11")
+def changelog(session: nox.Session) -> None:
+    """Show the changelog that the fragments make."""
+    session.install("towncrier>=23")
+    session.run("towncrier", "build", "--draft", "--version", "next")
