@@ -40,12 +40,12 @@ def origin_of(url: str) -> str:
     Raises:
         PermanentError: it is no http or https address.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.username:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
         raise PermanentError(f"{url!r} is no address of a server; http://HOST:PORT or https://HOST is needed")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     usual = {"http": 80, "https": 443}[parts.scheme]
@@ -97,9 +97,10 @@ class Client:
         spoken = facts.get("protocol")
         if facts.get("server") != "flightlog" or not isinstance(spoken, dict):
             raise PermanentError(f"what answers at {self.origin} is no flightlog server")
-        if not spoken.get("min", 0) <= VERSION <= spoken.get("max", 0):
+        low, high = spoken.get("min"), spoken.get("max")
+        if not (isinstance(low, int) and isinstance(high, int) and low <= VERSION <= high):
             raise PermanentError(
-                f"the server at {self.origin} speaks protocol {spoken.get('min')} to {spoken.get('max')}, this "
+                f"the server at {self.origin} speaks protocol {low} to {high}, this "
                 f"flightlog speaks {VERSION}; update the older of the two"
             )
         return facts
@@ -234,9 +235,10 @@ class Patience:
                     self._since = began
                 self._failures += 1
                 wait = min(2.0 ** min(self._failures - 2, 5), 30.0) * random.uniform(0.5, 1.5)  # noqa: S311
-                wait = max(wait, error.retry_after or 0.0)
-                if time.monotonic() + wait > self._since + self._timeout:
+                left = self._since + self._timeout - time.monotonic()
+                if left <= 0.0 or (error.retry_after or 0.0) > left:
                     raise
+                wait = min(max(wait, error.retry_after or 0.0), left)  # the last attempt is made when the time is over
                 if self._tell:
                     self._tell(error, wait)
                 time.sleep(wait)

@@ -14,6 +14,7 @@ from typing import Any
 from . import rundir, settings
 from .errors import ResumeError, UsageError
 from .journal.fold import Fold
+from .mappings import as_mapping
 from .protocol.names import checked_name, friendly_name, new_run_id
 from .resume import Earlier, find_earlier, newest_unfinished
 from .run import Run, announce_end, announce_start
@@ -95,24 +96,25 @@ def init(
     checked_name("project", chosen.project)
     if chosen.workspace is not None:
         checked_name("workspace", chosen.workspace)
+    settled = as_mapping("config=", config)
     finish()
     if chosen.mode == "disabled":
         from .disabled import DisabledRun
 
-        return _install(DisabledRun(chosen, config))
+        return _install(DisabledRun(chosen, settled))
     if chosen.mode == "online":
         warn_once("online", "this run is recorded offline; `flightlog sync` delivers it, also while it is running.")
-    run = _begin(chosen, config)
+    run = _begin(chosen, settled)
     announce_start(run)
     return _install(run)
 
 
-def _begin(chosen: settings.Settings, config: object) -> Run:
+def _begin(chosen: settings.Settings, config: Mapping[str, Any]) -> Run:
     started = time.time()
     root, earlier = _find(chosen)
     if earlier is None:
         run_id = chosen.run_id or new_run_id()
-        place, owns_spec = rundir.create(root, run_id, started), True
+        place, owns_spec = _create(root, run_id, started), True
         before: Fold | None = None
         parents: Mapping[str, int] = {}
     else:
@@ -121,7 +123,7 @@ def _begin(chosen: settings.Settings, config: object) -> Run:
         if earlier.rundir is not None:
             place, owns_spec = earlier.rundir, earlier.may_own_spec
         else:
-            place, owns_spec = rundir.create(root, run_id, started), True
+            place, owns_spec = _create(root, run_id, started), True
     identity = before.identity if before else {}
     run = Run(
         place,
@@ -133,14 +135,23 @@ def _begin(chosen: settings.Settings, config: object) -> Run:
         job_type=chosen.job_type or identity.get("job_type"),
         tags=chosen.tags,
         notes=chosen.notes or identity.get("notes"),
-        config=config,  # type: ignore[arg-type]  # Run checks what it is
+        config=config,
         before=before,
         parents=parents,
         owns_spec=owns_spec,
     )
-    with guarded("pointing `latest` at the run"):
+    try:
         rundir.point_latest(root, run.rundir)
+    except OSError as error:
+        warn_once("latest", f"`latest` in {root} cannot be made to lead to this run: {error}")
     return run
+
+
+def _create(root: Path, run_id: str, started: float) -> rundir.RunDir:
+    try:
+        return rundir.create(root, run_id, started)
+    except OSError as error:
+        raise UsageError(f"init(): no run directory can be made in {root}: {error}") from None
 
 
 def _find(chosen: settings.Settings) -> tuple[Path, Earlier | None]:

@@ -17,6 +17,8 @@ from .settings import Settings
 class DisabledRun(Run):
     """A run that keeps its config and summary in memory and writes nothing anywhere."""
 
+    recording = False
+
     def __init__(self, chosen: Settings, config: object) -> None:
         self.id = chosen.run_id or new_run_id()
         self.project = chosen.project

@@ -8,6 +8,7 @@ machine unless its owner has said so, once, at `flightlog login --insecure`.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import sys
 from dataclasses import dataclass
@@ -103,7 +104,10 @@ def stored(origin: str) -> str | None:
 def is_loopback(origin: str) -> bool:
     """Tell whether an origin is on this machine."""
     host = urlsplit(origin).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: 127.0.0.1.example.org is somebody else's machine
+        return False
 
 
 def may_ask() -> bool:
@@ -123,7 +127,7 @@ def find_key(server: Server) -> str:
     from_environment = os.environ.get("FLIGHTLOG_API_KEY", "").strip()
     if from_environment:
         _check_line(server, from_environment == kept)
-        if server.trusted or from_environment == kept or _agreed(server):
+        if server.trusted or from_environment == kept or (kept is None and _agreed(server)):
             return _checked(from_environment)
     if kept:
         return _checked(kept)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from .errors import UsageError
+from .journal.values import plain
 from .terminal import warn_once
 
 Emit = Callable[[dict[str, Any]], dict[str, Any]]
@@ -26,9 +28,7 @@ def as_mapping(what: str, values: object) -> Mapping[str, Any]:
     if isinstance(values, argparse.Namespace):
         return vars(values)
     if dataclasses.is_dataclass(values) and not isinstance(values, type):
-        return dataclasses.asdict(values)
-    if isinstance(values, Config | Summary):
-        return dict(values)
+        return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
     raise UsageError(f"{what} takes a mapping, an argparse.Namespace or a dataclass, not {type(values).__name__}")
 
 
@@ -86,7 +86,7 @@ class Config(_Recorded):
     __slots__ = ()
     _what = "config"
 
-    def update(self, values: object = (), /, *, allow_val_change: bool = False, **more: Any) -> None:
+    def update(self, values: object = None, /, *, allow_val_change: bool = False, **more: Any) -> None:
         """Set several values; takes what init(config=) takes.
 
         Args:
@@ -98,7 +98,7 @@ class Config(_Recorded):
         Raises:
             UsageError: `values` is nothing that holds names and values.
         """
-        self._assign({**as_mapping("config.update()", values or None), **more}, allow_val_change)
+        self._assign({**as_mapping("config.update()", values), **more}, allow_val_change)
 
     def setdefaults(self, values: object) -> None:
         """Set those of several values that have none yet."""
@@ -106,8 +106,9 @@ class Config(_Recorded):
 
     def _assign(self, values: Mapping[str, Any], allow_val_change: bool) -> None:
         if not allow_val_change:
-            for key in values.keys() & self._values.keys():
-                _warn_if_changed(str(key), self._values[key], values[key])
+            for key, value in values.items():
+                if key in self:
+                    _warn_if_changed(str(key), self._values[key], value)
         if values:
             self._change(values)
 
@@ -117,13 +118,15 @@ class Config(_Recorded):
 
 def _warn_if_changed(key: str, old: Any, new: Any) -> None:
     try:
-        same = bool(old == new)
-    except Exception:  # arrays and the like compare by element; that is the caller's value, not our concern
+        new = plain(new)  # as it is recorded: a tuple is no other value than the list it became
+        same = bool(old == new) or (old != old and new != new)
+    except Exception:  # no form in JSON, or whatever a value's own code raises; recording it says so
         return
     if not same:
         warn_once(
             f"config {key}",
-            f"config.{key} changes from {old!r} to {new!r}; allow_val_change=True says that it is meant.",
+            f"config.{key} changes from {reprlib.repr(old)} to {reprlib.repr(new)}; allow_val_change=True says that it "
+            "is meant.",
         )
 
 
@@ -133,6 +136,6 @@ class Summary(_Recorded):
     __slots__ = ()
     _what = "summary"
 
-    def update(self, values: object = (), /, **more: Any) -> None:
+    def update(self, values: object = None, /, **more: Any) -> None:
         """Set several values."""
-        self._change({**as_mapping("summary.update()", values or None), **more})
+        self._change({**as_mapping("summary.update()", values), **more})

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from .errors import UsageError
 from .journal import record
 from .journal.fold import Fold
 from .journal.housekeeper import Housekeeper
-from .journal.values import Encoded, Unloggable, encode_values, flatten, nonfinite_paths
+from .journal.values import Encoded, encode_values, flatten, key_text, nonfinite_paths, text
 from .journal.writer import Writer
 from .mappings import Config, Summary, as_mapping
 from .redact import redact_command
@@ -59,7 +59,10 @@ class Run:
         step: the step that the next `log()` without one will use.
         resumed: True where records of this run were found and are being continued.
         dir: the run directory.
+        recording: False where the mode is "disabled".
     """
+
+    recording = True
 
     def __init__(
         self,
@@ -94,12 +97,11 @@ class Run:
         self._started = time.time()
         self._process_started = _process_start()
         self._step = before.step if before else 0
-        self._step_lock = threading.Lock()
+        self._step_lock = threading.RLock()  # a signal handler may log, too
         self._state = "running"
         self._exit_code: int | None = None
-        self._command = redact_command(
-            [*getattr(sys, "orig_argv", sys.argv)], secrets=[os.environ.get("FLIGHTLOG_API_KEY", "")]
-        )
+        words = [text(word) for word in getattr(sys, "orig_argv", sys.argv)]
+        self._command = redact_command(words, secrets=[os.environ.get("FLIGHTLOG_API_KEY", "")])
         self._config: dict[str, Any] = dict(before.config) if before else {}
         self._summary: dict[str, Any] = dict(before.summary) if before else {}
         self.config = Config(self._config, lambda values: self._record_values("config", values))
@@ -108,8 +110,8 @@ class Run:
         self._spec_written = 0.0
         self._writer = Writer(rundir.journal)
         first = self._plain("config", as_mapping("config=", config))
-        self._config.update(first.values)
         self._write_first_record(parents or {}, first)
+        self._config.update(first.values)
         self._write_spec()
         self._housekeeper: Housekeeper | None = Housekeeper(self._tick)
 
@@ -140,9 +142,10 @@ class Run:
             UsageError: `data` is no mapping, `step` no integer, or the run is finished.
         """
         if self._state != "running":
-            raise UsageError(f"log(): run {self.id} is {self._state}; flightlog.init() begins a new one")
+            self._must_run("log()")
         if not isinstance(data, Mapping):
             raise UsageError(f"log() takes a mapping of names to values, not {type(data).__name__}")
+        writer = self._writer_here()  # first of all: in a forked child the locks are new from here on
         at = self._take_step(step, commit)
         if _PLAIN.issuperset(map(type, data.values())):
             try:
@@ -151,7 +154,8 @@ class Run:
                 encoded = b"null"
             # null is how orjson writes NaN; a key that merely contains the word takes the slower road for nothing.
             if b"null" not in encoded and len(encoded) < MAX_DATA:
-                self._writer_here().append("log", b'"step":%d,"data":%b' % (at, encoded))
+                if not writer.append("log", b'"step":%d,"data":%b' % (at, encoded)):
+                    self._must_run("log()")
                 self._summary.update(data)
                 self._spec_dirty = True
                 return
@@ -189,14 +193,16 @@ class Run:
         name = checked_name("artifact", name) if name is not None else versions.name_from_path(source)
         kind = checked_name("artifact type", type)
         marks = versions.checked_aliases(aliases)
-        facts = self._plain("artifact metadata", as_mapping("metadata=", metadata))
-        try:
-            version, data = versions.stage_version(self.rundir.files, source, name, kind, marks, facts.values)
-        except OSError as error:
-            warn_once(f"artifact {name}", f"artifact {name!r} is not kept: {error}")
-            return None
-        self._append("artifact", data)
-        return version
+        facts = _readable(self._plain("artifact metadata", as_mapping("metadata=", metadata)).values)
+        with guarded("log_artifact()"):
+            try:
+                version, data = versions.stage_version(self.rundir.files, source, name, kind, marks, facts)
+            except OSError as error:
+                warn_once(f"artifact {name}", f"artifact {name!r} is not kept: {error}")
+                return None
+            self._append("artifact", data)
+            return version
+        return None
 
     def finish(self, exit_code: int | None = None) -> None:
         """End the run: everything goes to disk, and latest.spec says how it ended. A second call does nothing.
@@ -219,10 +225,9 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """End the run as failed because of an exception, whose traceback is kept in the journal."""
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self._end(
-            "failed", 1, {"type": type(error).__name__, "message": str(error)[:2000], "traceback": text[-64_000:]}
-        )
+        trace = text("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        message = key_text(error)[:2000]
+        self._end("failed", 1, {"type": type(error).__name__, "message": message, "traceback": trace[-64_000:]})
 
     def __repr__(self) -> str:
         return f"<flightlog run {self.id} {self.name!r} of {self.project!r}, {self._state}, in {self.dir}>"
@@ -246,11 +251,7 @@ class Run:
         """The forgiving road of log(): whatever is in `data`, what can be kept is."""
         from .media.base import Media
 
-        try:
-            flat = flatten(data)
-        except Unloggable as why:
-            warn_once("log nested", f"log(): {why}; the call is skipped")
-            return
+        flat = flatten(data)
         media: dict[str, Any] = {}
         values: dict[str, Any] = {}
         for key, value in flat.items():
@@ -263,8 +264,10 @@ class Run:
             elif callable(getattr(value, "savefig", None)):
                 from .media import Image
 
-                with guarded(f"log({key!r})"):
+                try:
                     media[key] = Image(value)
+                except Exception as error:  # a plotting library may raise anything
+                    warn_once(f"value log {key}", f"log: {key} is left out: {type(error).__name__}: {error}.")
             else:
                 values[key] = value
         encoded = self._plain("log", values)
@@ -278,15 +281,16 @@ class Run:
     def _log_media(self, media: dict[str, Media | list[Media]], step: int) -> None:
         entries: dict[str, Any] = {}
         for key, value in media.items():
-            try:
-                if isinstance(value, list):
-                    entries[key] = [item.save(self.rundir.files, key) for item in value]
-                else:
-                    entries[key] = value.save(self.rundir.files, key)
-            except OSError as error:
-                warn_once(f"media {key}", f"log(): {key} is not kept: {error}")
-        if entries:
-            self._append("media", entries, step)
+            with guarded(f"log({key!r})"):
+                try:
+                    if isinstance(value, list | tuple):
+                        entries[key] = [item.save(self.rundir.files, key) for item in value]
+                    else:
+                        entries[key] = value.save(self.rundir.files, key)
+                except OSError as error:
+                    warn_once(f"media {key}", f"log(): {key} is not kept: {error}")
+        for part in _by_the_thousand(entries):
+            self._append("media", part, step)
 
     def _plain(self, what: str, values: Mapping[str, Any]) -> Encoded:
         """Return what of `values` can be recorded; each of the others costs one warning."""
@@ -303,10 +307,10 @@ class Run:
         return encoded.values
 
     def _append_split(self, kind: str, encoded: Encoded, step: int | None) -> None:
-        """Append values as one record, or as several where a line would be too long."""
-        data = encoded.json()
-        if len(data) < MAX_DATA:
-            self._writer_here().append(kind, record.body(data, step, encoded.nonfinite))
+        """Append values as one record, or as several where a line would be too long; what is too long alone is left."""
+        body = record.body(encoded.json(), step, encoded.nonfinite)
+        if len(body) < MAX_DATA:
+            self._put(kind, body)
             return
         keys = list(encoded.values)
         if len(keys) == 1:
@@ -322,9 +326,20 @@ class Run:
                     del encoded.values[key]
 
     def _append(self, kind: str, data: dict[str, Any], step: int | None = None) -> None:
-        encoded = Encoded(data, nonfinite_paths(data))
-        self._writer_here().append(kind, record.body(encoded.json(), step, encoded.nonfinite))
+        encoded, _ = encode_values(data)
+        body = record.body(encoded.json(), step, encoded.nonfinite)
+        while len(body) >= MAX_DATA:  # the metadata of a lifetime, a hundred thousand words of command
+            longest = max(encoded.values, key=lambda key: len(Encoded({key: encoded.values[key]}).json()))
+            warn_once(f"value {kind} {longest}", f"{kind}: {longest} is left out: larger than 1 MiB.")
+            del encoded.values[longest]
+            encoded = Encoded(encoded.values, nonfinite_paths(encoded.values))
+            body = record.body(encoded.json(), step, encoded.nonfinite)
+        self._put(kind, body)
         self._spec_dirty = True
+
+    def _put(self, kind: str, body: bytes) -> None:
+        if not self._writer_here().append(kind, body) and kind != "finish":
+            self._must_run(f"{kind} record")
 
     def _must_run(self, what: str) -> None:
         if self._state != "running":
@@ -343,7 +358,7 @@ class Run:
             if self._pid == os.getpid():
                 return
             inherited = self._writer
-            self._step_lock = threading.Lock()
+            self._step_lock = threading.RLock()
             self._owns_spec = False
             self._writer = Writer(self.rundir.journal)
             self._pid = os.getpid()
@@ -375,6 +390,9 @@ class Run:
             self._append_split("config", config, None)
 
     def _end(self, state: str, exit_code: int, error: dict[str, Any] | None = None) -> None:
+        if self._state == "running":
+            with guarded("finish()"):
+                self._writer_here()
         with self._step_lock:
             if self._state != "running":
                 return
@@ -437,16 +455,16 @@ class Run:
             "summary": _readable(self._summary.copy()),
             "step": self._step,
             "records": self._writer.seq + (before.records if before else 0),
-            "bytes": self._writer.bytes,
+            "bytes": self._writer.total_bytes,
         }
 
 
-_child_lock = threading.Lock()
+_child_lock = threading.RLock()
 
 
 def _renew_child_lock() -> None:
     global _child_lock
-    _child_lock = threading.Lock()
+    _child_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -503,6 +521,22 @@ def _readable(value: Any) -> Any:
     return value
 
 
+def _by_the_thousand(entries: dict[str, Any], most: int = 1000) -> Iterator[dict[str, Any]]:
+    """Divide media entries into records: one may name no more files than find room in a line."""
+    part: dict[str, Any] = {}
+    count = 0
+    for key, value in entries.items():
+        for items in [value[i : i + most] for i in range(0, len(value), most)] if isinstance(value, list) else [value]:
+            size = len(items) if isinstance(items, list) else 1
+            if part and (key in part or count + size > most):
+                yield part
+                part, count = {}, 0
+            part[key] = items
+            count += size
+    if part:
+        yield part
+
+
 def announce_start(run: Run) -> None:
     """Say where a run writes and how to look at it."""
     verb = "continues" if run.resumed else "records"
@@ -511,7 +545,9 @@ def announce_start(run: Run) -> None:
 
 def announce_end(run: Run) -> None:
     """Say what was recorded, and the command that delivers it."""
-    size = run._writer.bytes
+    if not run.recording:
+        return
+    size = run._writer.total_bytes
     amount = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
     say(f"run {run.name} {run.state}: {run._writer.seq:,} records, {amount}")
     say(f"deliver it with: flightlog sync {_shown(run.dir)}")

@@ -15,6 +15,7 @@ flightlog/                                  the root
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -30,6 +31,7 @@ import orjson
 from .errors import DamagedError
 from .journal.reader import open_regular, segments, writer_folders
 from .journal.writer import fsync_folder
+from .protocol.names import random_name
 
 FORMAT = 1
 SPEC = "latest.spec"
@@ -39,6 +41,9 @@ _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir/
     "# flightlog keeps its runs here. The tag keeps them out of backups; `flightlog sync` delivers them.\n"
 )
+_OURS = frozenset((".gitignore", "CACHEDIR.TAG", ".delivered", "latest", SPEC, "files"))
+# A disk that is full now may have room in a minute: no reason not to begin.
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO))
 _SKIPPED = {".git", "files", "node_modules", "__pycache__", "site-packages"}
 
 
@@ -145,10 +150,8 @@ def prepare_root(root: Path) -> Path:
     A folder that already holds other things is left as it is and a `flightlog` folder inside it used instead: the
     .gitignore of "*" must never come to lie over somebody's own files.
     """
-    if root.name != "flightlog" and not (root / "CACHEDIR.TAG").exists():
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if any(root.iterdir()):
-                root = root / "flightlog"
+    while _holds_other_things(root):
+        root = root / "flightlog"
     root.mkdir(parents=True, exist_ok=True)
     for name, content in ((".gitignore", "*\n"), ("CACHEDIR.TAG", _CACHEDIR_TAG)):
         if not (root / name).exists():
@@ -157,8 +160,21 @@ def prepare_root(root: Path) -> Path:
     return root
 
 
+def _holds_other_things(root: Path) -> bool:
+    with contextlib.suppress(OSError):
+        if b"flightlog" in (root / "CACHEDIR.TAG").read_bytes()[:1000]:
+            return False
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return any(p.name not in _OURS and not p.name.startswith(("run-", ".latest", ".files")) for p in root.iterdir())
+    return False
+
+
 def create(root: Path, run_id: str, started_at: float) -> RunDir:
-    """Make a new run directory below a prepared root. Raises OSError."""
+    """Make a new run directory below a prepared root; on a full disk it is made by the writer, once there is room.
+
+    Raises:
+        OSError: it cannot be made, and waiting will not help.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started_at))
     for attempt in range(1000):  # a requeued job may start twice within a second
         path = root / (f"run-{stamp}-{run_id}" + (f".{attempt}" if attempt else ""))
@@ -167,9 +183,14 @@ def create(root: Path, run_id: str, started_at: float) -> RunDir:
             break
         except FileExistsError:
             continue
+        except OSError as error:
+            if error.errno in _FULL:
+                return RunDir(path)
+            raise
     else:
         raise OSError(f"{root} already holds a thousand directories of run {run_id}")
-    (path / "files" / "journal").mkdir(parents=True)
+    with contextlib.suppress(OSError):
+        (path / "files" / "journal").mkdir(parents=True)
     return RunDir(path)
 
 
@@ -181,14 +202,16 @@ def point_latest(root: Path, run: RunDir) -> None:
             continue
         if link.exists() and not link.is_symlink() and not _is_text_link(link):
             continue  # somebody's own file or folder
-        temporary = root / f".{name}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary = root / f".{name}.{random_name(40)}"
         try:
             temporary.symlink_to(target)
         except (OSError, NotImplementedError):
             temporary.write_text(f"{target}\n")
-        os.replace(temporary, link)
+        try:
+            os.replace(temporary, link)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _is_text_link(path: Path) -> bool:

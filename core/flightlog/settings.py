@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError
+from .journal.values import text
 from .terminal import warn_once
 
 MODES = ("offline", "online", "disabled")
@@ -81,15 +82,9 @@ def load(**arguments: Any) -> Settings:
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     layers: list[tuple[str, Mapping[str, Any]]] = [("argument", arguments), ("environment", _environment(0))]
-    try:
-        nearest = project_file()
-    except OSError:  # the working directory is gone
-        nearest = None
-    if nearest is not None:
-        layers.append((str(nearest), _read_toml(nearest)))
-    user = config_home() / "settings.toml"
-    if user.is_file():
-        layers.append((str(user), _read_toml(user)))
+    for path in (_found(project_file), _found(_user_file)):
+        if path is not None:
+            layers.append((str(path), _read_toml(path)))
     layers.append(("WANDB_*", _environment(1)))
     for source, layer in layers:
         for name, value in layer.items():
@@ -105,6 +100,19 @@ def load(**arguments: Any) -> Settings:
     if borrowed:
         warn_once("wandb variables", f"taking {', '.join(borrowed)} for want of FLIGHTLOG_* of the same meaning.")
     return Settings(**found, sources=sources)
+
+
+def _user_file() -> Path | None:
+    path = config_home() / "settings.toml"
+    return path if path.is_file() else None
+
+
+def _found(search: Callable[[], Path | None]) -> Path | None:
+    """Return what a search finds; nothing where the working directory is gone, or the home unknown or closed to us."""
+    try:
+        return search()
+    except (OSError, RuntimeError):
+        return None
 
 
 def _environment(column: int) -> dict[str, str]:
@@ -132,7 +140,7 @@ def _checked(name: str, value: Any, source: str) -> Any:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple | set | frozenset):
             raise SettingsError(f"{where}: tags are a list of texts, not {value!r}")
-        return tuple(dict.fromkeys(str(t).strip() for t in items if str(t).strip()))
+        return tuple(dict.fromkeys(text(t).strip() for t in items if str(t).strip()))
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if name == "resume" and isinstance(value, bool):
@@ -145,4 +153,4 @@ def _checked(name: str, value: Any, source: str) -> Any:
             raise SettingsError(f"{where}: {value!r} is none of {', '.join(MODES)}")
     if name == "resume" and value not in RESUME:
         raise SettingsError(f"{where}: {value!r} is none of {', '.join(RESUME)}")
-    return value
+    return value if name == "dir" else text(value)

@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+from .errors import UsageError
+
 raise_internal_errors = False
 _said: set[str] = set()
 
@@ -23,8 +25,8 @@ def say(message: str) -> None:
     """Print a line for the user on stderr, unless FLIGHTLOG_SILENT is set."""
     if _silent():
         return
-    # A closed or full stderr must not stop a training.
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    # A closed or full stderr must not stop a training, nor one that a signal handler finds in the midst of a write.
+    with contextlib.suppress(Exception):
         sys.stderr.write(f"flightlog: {message}\n")
         sys.stderr.flush()
 
@@ -43,9 +45,14 @@ def forget(topic: str) -> None:
 
 @contextlib.contextmanager
 def guarded(what: str) -> Iterator[None]:
-    """Run a block of the recorder's own work; an error in it becomes one warning instead of reaching the training."""
+    """Run a block of the recorder's own work; an error in it becomes one warning instead of reaching the training.
+
+    UsageError passes: it is the caller's, and raised for him to see.
+    """
     try:
         yield
+    except UsageError:
+        raise
     except Exception as error:
         if raise_internal_errors:
             raise

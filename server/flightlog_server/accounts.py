@@ -44,9 +44,7 @@ def create_user(connection: Connection, name: str, *, is_admin: bool = False) ->
     fault = name_fault(name)
     if fault:
         raise ValueError(f"the name {name!r} cannot be used: {fault}")
-    taken = sa.select(users.c.id).where(sa.func.lower(users.c.name) == name.lower())
-    taken_workspace = sa.select(workspaces.c.id).where(sa.func.lower(workspaces.c.name) == name.lower())
-    if connection.execute(taken).first() or connection.execute(taken_workspace).first():
+    if _is_taken(connection, name):
         raise ValueError(f"the name {name!r} is taken")
     now = time.time()
     user = connection.execute(users.insert().values(name=name, is_admin=is_admin, created_at=now).returning(users.c.id))
@@ -54,6 +52,20 @@ def create_user(connection: Connection, name: str, *, is_admin: bool = False) ->
     workspace = connection.execute(workspaces.insert().values(name=name, kind="personal").returning(workspaces.c.id))
     connection.execute(members.insert().values(workspace_id=workspace.scalar_one(), user_id=user_id, role="owner"))
     return create_key(connection, user_id)
+
+
+def _is_taken(connection: Connection, name: str) -> bool:
+    by_user = sa.select(users.c.id).where(sa.func.lower(users.c.name) == name.lower())
+    by_workspace = sa.select(workspaces.c.id).where(sa.func.lower(workspaces.c.name) == name.lower())
+    return any(connection.execute(query).first() is not None for query in (by_user, by_workspace))
+
+
+def free_name(connection: Connection, wish: str) -> str:
+    """Return a name for a new account: the wish, or the first of wish-2, wish-3 … that is not taken."""
+    name, number = wish, 2
+    while _is_taken(connection, name):
+        name, number = f"{wish}-{number}", number + 1
+    return name
 
 
 def create_key(connection: Connection, user_id: int) -> str:

@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .api import page, read, session, sync
@@ -119,6 +120,10 @@ def _add_error_answers(app: FastAPI) -> None:
     async def http_error(_: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "error")
         return Json({"error": code, "detail": str(error.detail)}, status_code=error.status_code)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> Response:
+        return Json({"error": "disconnected", "detail": "The request broke off."}, status_code=400)  # nobody reads it
 
     @app.exception_handler(Exception)
     async def internal(_: Request, error: Exception) -> Response:

@@ -51,7 +51,8 @@ def first_account(data: Data) -> tuple[str, str] | None:
     with data.database.write() as connection:
         if accounts.has_admin(connection):
             return None
-        return "admin", accounts.create_user(connection, "admin", is_admin=True)
+        name = accounts.free_name(connection, "admin")
+        return name, accounts.create_user(connection, name, is_admin=True)
 
 
 def create_user(data: Data, name: str) -> str:

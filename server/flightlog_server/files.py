@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from flightlog.protocol.manifest import MAX_MANIFEST, FileEntry, Manifest
 from flightlog.protocol.messages import ChunkedFile
+from flightlog.protocol.names import name_fault
 
 from .errors import ApiError, malformed, not_found
 from .store.database import upsert
@@ -22,10 +24,13 @@ from .store.schema import artifact_aliases, artifact_versions, files, runs
 _HASH = 32
 
 
-def commit_files(connection: Connection, objects: Objects, run: Any, named: Sequence[ChunkedFile]) -> None:
-    """Take note that files of a run are made of chunks that are here.
+def checked_rows(
+    connection: Connection, objects: Objects, run: Any, named: Sequence[ChunkedFile]
+) -> list[dict[str, Any]]:
+    """Return the rows of files of a run that are made of chunks which are here.
 
-    The bytes are read once more and hashed: a receipt says of every file that it is whole.
+    The bytes are read once more and hashed: a receipt says of every file that it is whole. That takes a while, so it is
+    done before the transaction that writes.
 
     Raises:
         ApiError: 409 `missing_chunks` with their hashes; 422 where chunks do not make up the file.
@@ -48,6 +53,11 @@ def commit_files(connection: Connection, objects: Objects, run: Any, named: Sequ
                 "chunks": b"".join(hashes),
             }
         )
+    return rows
+
+
+def commit_files(connection: Connection, run: Any, rows: list[dict[str, Any]]) -> None:
+    """Take note of files that have been checked."""
     upsert(connection, files, rows)
     connection.execute(runs.update().where(runs.c.id == run.id).values(version=runs.c.version + 1))
 
@@ -85,9 +95,11 @@ def files_of(connection: Connection, run_id: int) -> dict[str, tuple[int, str]]:
 
 
 def commit_artifact(
-    connection: Connection, objects: Objects, run: Any, manifest_path: str, aliases: Sequence[str]
+    connection: Connection, objects: Objects, run: Any, manifest_path: str, aliases: Sequence[str], at: float
 ) -> dict[str, Any]:
     """Make an artifact version of files that are here, and move aliases to it. The same content is the same version.
+
+    An alias stays where a later record has set it: `at` is the time of the record that sets it now.
 
     Raises:
         ApiError: 422 where the manifest is none, 409 `missing_files` where files are not here as it says.
@@ -100,18 +112,35 @@ def commit_artifact(
         manifest = Manifest.from_json(content)
     except ValueError as error:
         raise malformed(f"{manifest_path}: {error}") from None
+    _check_shown(manifest)
     root = manifest_path.removesuffix("manifest.json") + "files/"
     _check_here(connection, run, root, manifest)
     version_id = _version(connection, run, root, manifest)
-    upsert(
-        connection,
-        artifact_aliases,
-        [
-            {"project_id": run.project_id, "name": manifest.name, "alias": alias, "version_id": version_id}
-            for alias in aliases
-        ],
+    later = set(
+        connection.execute(
+            sa.select(artifact_aliases.c.alias).where(
+                artifact_aliases.c.project_id == run.project_id,
+                artifact_aliases.c.name == manifest.name,
+                artifact_aliases.c.set_at > at,
+            )
+        ).scalars()
     )
+    key = {"project_id": run.project_id, "name": manifest.name}
+    moved = [{**key, "alias": alias, "version_id": version_id, "set_at": at} for alias in aliases if alias not in later]
+    upsert(connection, artifact_aliases, moved)
     return show_version(connection, version_id)
+
+
+def _check_shown(manifest: Manifest) -> None:
+    """Raise `malformed` where a manifest could be kept but never be found or shown."""
+    for what, text in (("name", manifest.name), ("type", manifest.type)):
+        fault = name_fault(text)
+        if fault:
+            raise malformed(f"The artifact's {what} {text!r} cannot be used: {fault}.")
+    try:
+        orjson.dumps(manifest.metadata)
+    except TypeError as error:
+        raise malformed(f"The artifact's metadata cannot be shown: {error}.") from None
 
 
 def _check_here(connection: Connection, run: Any, root: str, manifest: Manifest) -> None:

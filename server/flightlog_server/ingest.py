@@ -14,18 +14,21 @@ import sqlalchemy as sa
 import zstandard
 from sqlalchemy.engine import Connection
 
-from flightlog.journal.fold import Fold
 from flightlog.journal.order import parents_of
 from flightlog.journal.record import Line, Record, check
+from flightlog.journal.values import spell
 from flightlog.protocol.digest import BLOCK, JournalDigest
-from flightlog.protocol.messages import MAX_BATCH, Ranges, WriterState
+from flightlog.protocol.messages import MAX_BATCH, MAX_SPAN, Ranges, WriterState
 
 from .errors import ApiError, malformed
 from .metrics.index import add_records
+from .standing import Clock, Standing
 from .store.database import insert_new
 from .store.schema import batches, media, runs, writers
 
 _HASH = 32
+_MAX_DEPTH = 64  # orjson writes 254 levels; our own clients record 32
+_STEP_END = (1 << 63) - 1  # the run's own step is one more
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,8 @@ def _split(lines: bytes) -> list[bytes]:
     return [part + b"\n" for part in lines.removesuffix(b"\n").split(b"\n")] if lines else []
 
 
-def store(connection: Connection, run: Any, writer_name: str, batch: Batch) -> int:
-    """Store a batch and return the seq that is expected next.
+def store(connection: Connection, run: Any, writer_name: str, batch: Batch) -> WriterState:
+    """Store a batch and return what is here of the writer then.
 
     Lines that are here already are compared, not stored again.
 
@@ -88,7 +91,8 @@ def store(connection: Connection, run: Any, writer_name: str, batch: Batch) -> i
     fresh = [line for line in found if line.seq > writer.last_seq]
     if last > writer.last_seq:
         _append(connection, run, writer, batch, fresh, last)
-    return max(int(writer.last_seq), last) + 1
+        writer = _writer(connection, run.id, writer_name)
+    return _state(connection, writer)
 
 
 def _diverged(writer_name: str) -> ApiError:
@@ -105,6 +109,8 @@ def _check_shape(batch: Batch, found: Sequence[Line]) -> int:
         expected = b + 1
     if not spans:
         raise malformed("The batch is empty.")
+    if expected - batch.first > MAX_SPAN:
+        raise malformed(f"A batch spans at most {MAX_SPAN} seqs, lost ones included.")
     return expected - 1
 
 
@@ -142,36 +148,89 @@ def _append(connection: Connection, run: Any, writer: Any, batch: Batch, fresh: 
         .where(writers.c.id == writer.id)
         .values(last_seq=last, blocks=b"".join(whole), lost=lost, parents=parents)
     )
-    _index(connection, run, writer, records, len(fresh))
+    _index(connection, run, writer, records, len(fresh), _place(connection, run.id, writer, parents))
 
 
 def _records(lines: Sequence[Line]) -> list[Record]:
     records = []
     for line in lines:
         try:
-            records.append(line.record())
-        except (ValueError, KeyError, TypeError, AttributeError):
+            record = line.record()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # kept and passed on, but no view can use it
+        if _fits(record):
+            records.append(record)
     return records
 
 
-def _index(connection: Connection, run: Any, writer: Any, records: Sequence[Record], count: int) -> None:
+def _stand_anew(connection: Connection, run_id: int) -> Standing:
+    """Read all records of a run again: a writer had begun before what it has seen of its parents was here."""
+    rows = connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.last_seq > 0)).all()
+    waiting = {row.name: row for row in rows}
+    known: dict[str, Any] = {}
+    standing = Standing()
+    while waiting:
+        ready = [row for row in waiting.values() if not any(p in waiting for p in row.parents if p != row.name)]
+        for row in ready or list(waiting.values()):
+            clock = _behind(connection, row.parents, known) if ready else Clock()  # parents in a circle do not count
+            place = {"floor": clock.at, "depth": clock.depth}
+            standing.add(row.name, clock, _records(stored_lines(connection, row.id, 1, row.last_seq)))
+            place["at"] = clock.at
+            connection.execute(writers.update().where(writers.c.id == row.id).values(place))
+            known[row.name] = connection.execute(sa.select(writers).where(writers.c.id == row.id)).one()
+            del waiting[row.name]
+    return standing
+
+
+def _fits(record: Record) -> bool:
+    """Tell whether the views can hold a record that another program may have written: its step, how deep it nests."""
+    return (record.step is None or -(1 << 63) <= record.step < _STEP_END) and _depth_within(record.data, _MAX_DEPTH)
+
+
+def _depth_within(value: Any, limit: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return limit > 0 and all(_depth_within(v, limit - 1) for v in inner if isinstance(v, dict | list))
+
+
+def _place(connection: Connection, run_id: int, writer: Any, parents: dict[str, int]) -> Clock | None:
+    """Return a writer's place in the order before this batch; None where the batch changes that of others."""
+    others = connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.id != writer.id)).all()
+    if any(other.parents.get(writer.name, 0) > writer.last_seq for other in others):
+        return None  # what they had seen of this writer arrives only now
+    if writer.last_seq or not parents:
+        return Clock(writer.at, writer.depth)
+    known = {other.name: other for other in others if other.last_seq}
+    clock = _behind(connection, parents, known)
+    connection.execute(writers.update().where(writers.c.id == writer.id).values(floor=clock.at, depth=clock.depth))
+    return clock
+
+
+def _behind(connection: Connection, parents: dict[str, int], known: dict[str, Any]) -> Clock:
+    """Return the place of a writer that begins: behind what it has seen of its parents."""
+    seen = [(_time_at(connection, known[p], seq), known[p].depth + 1, p) for p, seq in parents.items() if p in known]
+    at, depth, _ = max(seen, default=(0.0, 0, ""))
+    return Clock(at, depth)
+
+
+def _time_at(connection: Connection, writer: Any, seq: int) -> float:
+    if seq >= writer.last_seq:
+        return float(writer.at)
+    times = [line.t for line in stored_lines(connection, writer.id, 1, seq)]
+    return max([float(writer.floor), *times])
+
+
+def _index(
+    connection: Connection, run: Any, writer: Any, records: Sequence[Record], count: int, clock: Clock | None
+) -> None:
     """Bring what is shown of the run up to these records."""
     row = connection.execute(sa.select(runs).where(runs.c.id == run.id)).one()
-    fold = Fold(
-        tags=list(row.tags),
-        state=row.state,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        updated_at=row.updated_at,
-        config=dict(row.config),
-        summary=dict(row.summary),
-        step=row.step,
-        records=row.records,
-        closing=(row.closing[0], row.closing[1]) if row.closing else None,
-    )
-    for record in records:
-        fold.add(writer.name, record)
+    if clock is None:
+        standing = _stand_anew(connection, run.id)
+    else:
+        standing = Standing(row.config, row.summary, row.step, row.records, row.updated_at, **row.standing)
+        standing.add(writer.name, clock, records)
+        connection.execute(writers.update().where(writers.c.id == writer.id).values(at=clock.at))
+    fold = standing.fold()
     identity = fold.identity
     connection.execute(
         runs.update()
@@ -179,20 +238,20 @@ def _index(connection: Connection, run: Any, writer: Any, records: Sequence[Reco
         .values(
             {
                 runs.c.name: _text(identity.get("name")) or row.name,
-                runs.c.group: _text(identity.get("group")) or row.group,
-                runs.c.job_type: _text(identity.get("job_type")) or row.job_type,
-                runs.c.notes: _text(identity.get("notes")) or row.notes,
-                runs.c.host: _text(identity.get("host")) or row.host,
-                runs.c.command: identity.get("command", row.command),
+                runs.c.group: _text(identity.get("group")),
+                runs.c.job_type: _text(identity.get("job_type")),
+                runs.c.notes: _text(identity.get("notes")),
+                runs.c.host: _text(identity.get("host")),
+                runs.c.command: _words(identity.get("command")),
                 runs.c.tags: fold.tags,
                 runs.c.state: fold.state,
                 runs.c.started_at: fold.started_at,
                 runs.c.finished_at: fold.finished_at,
-                runs.c.closing: list(fold.closing or ()),
-                runs.c.updated_at: fold.updated_at,
-                runs.c.config: _json(fold.config),
-                runs.c.summary: _json(fold.summary),
-                runs.c.step: fold.step,
+                runs.c.standing: {"set_by": standing.set_by, "turns": standing.turns},
+                runs.c.updated_at: standing.updated_at,
+                runs.c.config: standing.config,
+                runs.c.summary: standing.summary,
+                runs.c.step: standing.step,
                 runs.c.records: row.records + count,
                 runs.c.version: row.version + 1,
             }
@@ -206,7 +265,7 @@ def _index(connection: Connection, run: Any, writer: Any, records: Sequence[Reco
             "seq": r.seq,
             "step": r.step,
             "timestamp": r.t,
-            "entries": _json(r.data),
+            "entries": spell(r.data),
         }
         for r in records
         if r.kind == "media"
@@ -218,20 +277,16 @@ def _text(value: object) -> str | None:
     return value[:10_000] if isinstance(value, str) and value else None
 
 
-def _json(value: Any) -> Any:
-    """Return values fit for a JSON column: NaN and the infinities as the texts that stand for them."""
-    from flightlog.journal.values import spell
-
-    return spell(value)
+def _words(value: object) -> list[str] | None:
+    return [str(word) for word in value] if isinstance(value, list) else None
 
 
 def _writer(connection: Connection, run_id: int, name: str) -> Any:
     query = sa.select(writers).where(writers.c.run_id == run_id, writers.c.name == name)
     row = connection.execute(query).first()
     if row is None:
-        connection.execute(
-            writers.insert().values(run_id=run_id, name=name, last_seq=0, blocks=b"", lost=[], parents={})
-        )
+        nothing = {"last_seq": 0, "blocks": b"", "lost": [], "parents": {}, "floor": 0.0, "depth": 0, "at": 0.0}
+        connection.execute(writers.insert().values(run_id=run_id, name=name, **nothing))
         row = connection.execute(query).one()
     return row
 
@@ -266,6 +321,10 @@ def writer_states(connection: Connection, run_id: int) -> dict[str, WriterState]
     """Return what is here of each of a run's writers."""
     states = {}
     for row in connection.execute(sa.select(writers).where(writers.c.run_id == run_id)):
-        digest = digest_upto(connection, row, row.last_seq).upto(row.last_seq)
-        states[row.name] = WriterState(row.last_seq, digest, [(a, b) for a, b in row.lost])
+        states[row.name] = _state(connection, row)
     return states
+
+
+def _state(connection: Connection, writer: Any) -> WriterState:
+    digest = digest_upto(connection, writer, writer.last_seq).upto(writer.last_seq)
+    return WriterState(int(writer.last_seq), digest, [(a, b) for a, b in writer.lost])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from flightlog.journal.values import nonfinite_paths, spell
 from flightlog.protocol.names import friendly_name
 
 from .accounts import Account, workspace_id
@@ -71,7 +73,7 @@ def ensure_run(
                 records=0,
                 created_at=now,
                 updated_at=0.0,
-                closing=[],
+                standing={},
                 version=0,
             )
         )
@@ -88,6 +90,8 @@ def shown_state(state: str, alive: bool) -> str:
 
 def _shown(row: Any) -> dict[str, Any]:
     """Return a joined row as the API shows a run."""
+    nonfinite = {part: nonfinite_paths(getattr(row, part)) for part in ("config", "summary")}
+    address = "/".join(quote(name, safe="") for name in (row.workspace, row.project, "runs", row.run_id))
     return {
         "workspace": row.workspace,
         "project": row.project,
@@ -101,15 +105,16 @@ def _shown(row: Any) -> dict[str, Any]:
         "owner": row.owner,
         "host": row.host,
         "command": row.command,
-        "config": row.config,
-        "summary": row.summary,
+        "config": spell(row.config),
+        "summary": spell(row.summary),
+        "nonfinite": {part: paths for part, paths in nonfinite.items() if paths},
         "step": row.step,
         "records": row.records,
         "started_at": row.started_at,
         "updated_at": row.updated_at,
         "finished_at": row.finished_at,
         "version": row.version,
-        "url": f"/w/{row.workspace}/{row.project}/runs/{row.run_id}",
+        "url": f"/w/{address}",
     }
 
 

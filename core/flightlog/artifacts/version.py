@@ -47,7 +47,10 @@ def checked_aliases(aliases: object) -> tuple[str, ...]:
 
 def name_from_path(path: Path) -> str:
     """Return an artifact name for a file or folder that was logged without one."""
-    stem = path.resolve().stem or "artifact"
+    try:
+        stem = path.resolve().stem
+    except (OSError, ValueError, RuntimeError):  # a NUL, links in a circle: there is nothing at it, which is said later
+        stem = ""
     name = re.sub(r"[^\w.+ -]", "_", stem).strip().lstrip(".~-")[:100]
     return name if name_fault(name) is None else "artifact"
 

@@ -73,9 +73,9 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     try:
-        cli.main(arguments, prog_name="flightlog", standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        sys.exit(ended.exit_code)
+        # Outside of its standalone mode click returns the status of `Context.exit` instead of raising it.
+        status = cli.main(arguments, prog_name="flightlog", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..terminal import guarded
+from ..terminal import guarded, warn_once
 
 
 class Housekeeper:
@@ -16,7 +16,10 @@ class Housekeeper:
         self._interval = interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flightlog-housekeeper", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads for this user, or the interpreter is shutting down
+            warn_once("housekeeper", f"flightlog's thread cannot be started ({error}); records are synced at finish.")
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
@@ -26,5 +29,5 @@ class Housekeeper:
     def stop(self) -> None:
         """Stop after the call under way, if any; wait for that a few seconds at most (a disk may hang)."""
         self._stop.set()
-        if self._thread is not threading.current_thread():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)

@@ -47,20 +47,25 @@ def merge(
         return line is not None
 
     def start(floor: float, depth: int) -> None:
-        for name in sorted(streams.keys() - started):
-            if not waiting[name]:
-                started.add(name)
+        """Start all that wait for nothing; one that turns out to be empty may free others at once."""
+        while ready := sorted(name for name in streams.keys() - started if not waiting[name]):
+            started.update(ready)
+            for name in ready:
                 if not advance(name, floor, depth):
-                    passed(name, None, floor, depth)
+                    release(name, None)
+            depth += 1
 
-    def passed(name: str, seq: int | None, at: float, depth: int) -> None:
-        """A writer has come to `seq` (None: to its end); start those that had waited for it."""
+    def release(name: str, seq: int | None) -> bool:
+        """A writer has come to `seq` (None: to its end): nobody waits for that any more. Returns True if one did."""
         freed = False
         for needs in waiting.values():
             if name in needs and (seq is None or seq >= needs[name]):
                 del needs[name]
                 freed = True
-        if freed:
+        return freed
+
+    def passed(name: str, seq: int | None, at: float, depth: int) -> None:
+        if release(name, seq):
             start(at, depth + 1)
 
     start(0.0, 0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from .record import MAX_LINE, Line, check
+from .record import HEAD, MAX_LINE, Line, check
 from .writer import MEMORY_LIMIT
 
 _SEGMENT = re.compile(r"[0-9]{6,}\.jsonl")
@@ -151,7 +151,11 @@ def _read_segment(path: Path, report: WriterReport, *, newest: bool, limit: int 
         offset = number = 0
         while True:
             room = MAX_LINE + 1 if limit is None else min(MAX_LINE + 1, limit - offset)
-            raw = file.readline(room) if room > 0 else b""
+            try:
+                raw = file.readline(room) if room > 0 else b""
+            except OSError as error:  # a bad block; what lies behind it may have been written again elsewhere
+                report.damage.append(Damage(path, number + 1, f"cannot be read: {error.strerror or error}"))
+                break
             if not raw:
                 break
             offset += len(raw)
@@ -163,12 +167,25 @@ def _read_segment(path: Path, report: WriterReport, *, newest: bool, limit: int 
                 if not bad or last_bad != number - 1:  # one entry for a stretch of bad lines
                     bad.append(Damage(path, number, _why(raw)))
                 last_bad = number
+                if whole := _within(raw):
+                    report.damage.extend(bad)
+                    bad.clear()
+                    yield from whole
                 continue
             report.damage.extend(bad)
             bad.clear()
             yield line
     # Bad lines with no good one after them: the tail that a dying process left, if this is where it was writing.
     (report.torn if newest else report.damage).extend(bad)
+
+
+def _within(raw: bytes) -> list[Line]:
+    """Return the good lines within a bad one: where a newline was damaged, those on both sides of it are whole."""
+    starts = [match.start() for match in HEAD.finditer(raw)]
+    if raw[-1:] != b"\n" or starts in ([], [0]):
+        return []
+    pieces = [raw[a:b] for a, b in zip(starts, [*starts[1:], len(raw)], strict=True)]
+    return [line for piece in pieces if (line := check(piece[:-1] + b"\n"))]
 
 
 def _skip_line(file: BinaryIO) -> int:

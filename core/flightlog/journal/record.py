@@ -18,7 +18,9 @@ import orjson
 
 MAX_LINE = 1 << 20
 TAIL = 18
-_HEAD = re.compile(rb'\{"seq":([1-9][0-9]{0,17}),"t":([0-9]+\.[0-9]{6}),"kind":"([a-z_]{1,32})"')
+HEAD = re.compile(rb'\{"seq":([1-9][0-9]{0,17}),"t":([0-9]{1,15}\.[0-9]{6}),"kind":"([a-z_]{1,32})"')
+# A writer nests no deeper, and no key of a training has so many dots; what else comes is left as it is.
+_MAX_PARTS = 256
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -67,7 +69,7 @@ def check(raw: bytes) -> Line | None:
     inside, tail = raw[: -TAIL - 1], raw[-TAIL - 1 : -1]
     if tail[:8] != b',"crc":"' or tail[-2:] != b'"}' or tail[8:16] != b"%08x" % zlib.crc32(inside):
         return None
-    head = _HEAD.match(inside)
+    head = HEAD.match(inside)
     if head:
         return Line(int(head[1]), float(head[2]), head[3].decode(), raw)
     try:  # another writer's spelling of the same format: other order, spaces, exponents
@@ -75,7 +77,9 @@ def check(raw: bytes) -> Line | None:
         seq, t, kind = whole["seq"], whole["t"], whole["kind"]
     except (ValueError, KeyError, TypeError):
         return None
-    if not (type(seq) is int and 0 < seq < 10**18 and isinstance(t, int | float) and isinstance(kind, str)):
+    if not (type(seq) is int and 0 < seq < 10**18 and type(t) in (int, float) and abs(t) < 1e15):
+        return None
+    if not isinstance(kind, str):
         return None
     return Line(seq, float(t), kind, raw)
 
@@ -84,9 +88,11 @@ def decode(raw: bytes) -> Record:
     """Parse a checked line, with NaN and the infinities restored.
 
     Raises:
-        ValueError: it is not JSON or lacks a field, whatever its CRC says.
+        ValueError, TypeError, KeyError: it is not JSON or lacks a field, whatever its CRC says.
     """
     whole = orjson.loads(raw)
+    if type(whole["seq"]) is not int or not isinstance(whole["kind"], str):
+        raise ValueError("a record's seq is an integer and its kind a text")
     data = whole.get("data", {})
     step = whole.get("step")
     if not isinstance(data, dict) or not (step is None or type(step) is int):
@@ -98,21 +104,24 @@ def decode(raw: bytes) -> Record:
 
 
 def restore(data: Any, path: str) -> None:
-    """Put the float back at `path` (keys joined by "."; a key may itself hold dots)."""
-    if not isinstance(path, str):
-        return
-    parts = path.split(".")
+    """Put the float back at `path` (keys joined by "."; a key may itself hold dots, the longest that fits counts)."""
+    if isinstance(path, str) and path.count(".") < _MAX_PARTS:
+        _restore(data, path.split("."))
+
+
+def _restore(data: Any, parts: list[str]) -> bool:
     for i in range(len(parts), 0, -1):
         key: Any = ".".join(parts[:i])
         if isinstance(data, list):
-            key = int(key) if key.isdecimal() and int(key) < len(data) else None
+            key = int(key) if len(key) < 8 and key.isdecimal() and int(key) < len(data) else None
         elif not (isinstance(data, dict) and key in data):
             key = None
         if key is None:
             continue
-        if i == len(parts):
-            if isinstance(data[key], str):
-                data[key] = _NONFINITE.get(data[key], data[key])
-        else:
-            restore(data[key], ".".join(parts[i:]))
-        return
+        if i < len(parts):
+            if _restore(data[key], parts[i:]):
+                return True
+        elif isinstance(data[key], str) and data[key] in _NONFINITE:
+            data[key] = _NONFINITE[data[key]]
+            return True
+    return False

@@ -12,7 +12,7 @@ import enum
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import orjson
@@ -34,13 +34,25 @@ class Encoded:
 
     def json(self) -> bytes:
         """Return the data as JSON bytes."""
-        return orjson.dumps(spell(self.values) if self.nonfinite else self.values, default=_big_int)
+        return _dumps(spell(self.values) if self.nonfinite else self.values)
 
 
-def _big_int(value: Any) -> Any:
-    if isinstance(value, int):  # beyond 64 bits: the digits as they are, which every JSON reader takes
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(_digits(value))
+
+
+def _digits(value: Any) -> Any:
+    """Return a plain value with integers beyond 64 bits as the digits they are, which every JSON reader takes."""
+    if type(value) is int and not -_BIG <= value < 2 * _BIG:
         return orjson.Fragment(str(value).encode())
-    raise TypeError(type(value).__name__)
+    if type(value) is dict:
+        return {k: _digits(v) for k, v in value.items()}
+    if type(value) is list:
+        return [_digits(v) for v in value]
+    return value
 
 
 def spell(value: Any) -> Any:
@@ -54,32 +66,44 @@ def spell(value: Any) -> Any:
     return value
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def text(value: object) -> str:
+    """Return `str(value)` with what UTF-8 cannot say (a file name's odd bytes) escaped. Raises what str() does."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     """Return `value` as bool, int, float, str, None, list or dict.
 
+    Args:
+        value: anything.
+        above: the ids of the containers it lies in.
+
     Raises:
-        Unloggable: it has no such form, or nests deeper than 32.
+        Unloggable: it has no such form, nests deeper than 32, or holds itself.
     """
     kind = type(value)
     if kind is float or kind is str or kind is bool or value is None:
         return value
     if kind is int:
         return value
-    if depth > MAX_DEPTH:
+    if len(above) > MAX_DEPTH:
         raise Unloggable(f"it nests deeper than {MAX_DEPTH}")
+    if id(value) in above:
+        raise Unloggable("it holds itself")
+    above = (*above, id(value))
     if isinstance(value, Mapping):
-        return {str(k): plain(v, depth + 1) for k, v in value.items()}
+        return {str(k): plain(v, above) for k, v in value.items()}
     if isinstance(value, enum.Enum):
-        return plain(value.value, depth + 1)
+        return plain(value.value, above)
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-        return [plain(v, depth + 1) for v in items]
+        return [plain(v, above) for v in items]
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value), depth + 1)
-    return _foreign(value, depth)
+        return {f.name: plain(getattr(value, f.name), above) for f in fields(value)}
+    return _foreign(value, above)
 
 
-def _foreign(value: Any, depth: int) -> Any:
+def _foreign(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, bool | int | float | str):  # subclasses: numpy.float64 is a float, IntEnum an int
         base = next(t for t in (bool, int, float, str) if isinstance(value, t))
         return base(value)
@@ -96,44 +120,47 @@ def _foreign(value: Any, depth: int) -> Any:
         # A 0-d or one-element array or tensor is a number, whatever library it is of.
         size = math.prod(int(n) for n in shape)
         if size == 1:
-            return plain(value.item(), depth + 1)
+            return plain(value.item(), above)
         if callable(getattr(value, "tolist", None)) and size <= 65_536:
-            return plain(value.tolist(), depth + 1)
+            return plain(value.tolist(), above)
         raise Unloggable(f"an array of {size:,} values is not a metric; log a Histogram, an Image or a file")
     if callable(getattr(value, "item", None)):
-        return plain(value.item(), depth + 1)
+        return plain(value.item(), above)
     if isinstance(value, type) or callable(value):
         return getattr(value, "__qualname__", None) or repr(value)[:200]
     raise Unloggable(f"{type(value).__module__}.{type(value).__qualname__} has no form in JSON")
 
 
-def nonfinite_paths(value: Any, path: str = "") -> list[str]:
+def nonfinite_paths(value: Any, path: str | None = None) -> list[str]:
     """Return the dotted paths, within a plain value, of NaN and the infinities."""
     if type(value) is float:
-        return [] if math.isfinite(value) else [path]
+        return [] if math.isfinite(value) else [path or ""]
     if type(value) is dict:
-        return [p for k, v in value.items() for p in nonfinite_paths(v, f"{path}.{k}" if path else k)]
+        return [p for k, v in value.items() for p in nonfinite_paths(v, k if path is None else f"{path}.{k}")]
     if type(value) is list:
-        return [p for i, v in enumerate(value) for p in nonfinite_paths(v, f"{path}.{i}" if path else str(i))]
+        return [p for i, v in enumerate(value) for p in nonfinite_paths(v, str(i) if path is None else f"{path}.{i}")]
     return []
 
 
-def flatten(data: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    """Return nested mappings as one, keys joined by "."; values untouched.
-
-    Raises:
-        Unloggable: it nests deeper than 32 (or within itself).
-    """
-    if depth > MAX_DEPTH:
-        raise Unloggable(f"it nests deeper than {MAX_DEPTH}")
+def flatten(data: Mapping[Any, Any], prefix: str = "", above: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Return nested mappings as one: keys joined by ".", values untouched, mappings too deep or in themselves too."""
     flat: dict[str, Any] = {}
+    above = (*above, id(data))
     for key, value in data.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}.", depth + 1))
+        name = f"{prefix}{key_text(key)}"
+        if isinstance(value, Mapping) and len(above) <= MAX_DEPTH and id(value) not in above:
+            flat.update(flatten(value, f"{name}.", above))
         else:
             flat[name] = value
     return flat
+
+
+def key_text(key: object) -> str:
+    """Return a key as text, whatever it is."""
+    try:
+        return text(key)
+    except Exception:  # a __str__ may raise anything; the value is good all the same
+        return f"<{type(key).__name__}>"
 
 
 def encode_values(data: Mapping[Any, Any]) -> tuple[Encoded, dict[str, str]]:
@@ -141,10 +168,10 @@ def encode_values(data: Mapping[Any, Any]) -> tuple[Encoded, dict[str, str]]:
     good: dict[str, Any] = {}
     bad: dict[str, str] = {}
     for key, value in data.items():
-        name = str(key).encode("utf-8", "replace").decode()
+        name = key_text(key)
         try:
             found = plain(value)
-            orjson.dumps(found, default=_big_int)  # lone surrogates and the like
+            _dumps(found)  # lone surrogates and the like
             good[name] = found
         except Unloggable as why:
             bad[name] = str(why)

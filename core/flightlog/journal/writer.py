@@ -7,11 +7,15 @@ segment.
 
 Three places hold lines: the segment; `_uncovered`, written but not yet covered by an fdatasync; `_backlog`, numbered
 but not yet written, because the disk refused them. Nothing in here raises for an I/O error.
+
+A signal handler, or a `__del__`, may log in the very midst of an append of its own thread. Its record waits until that
+append has ended, an instant later: the lock is reentrant so that this can be seen, not so that two appends mingle.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -25,8 +29,11 @@ from . import record
 SEGMENT_SIZE = 16 << 20
 MEMORY_LIMIT = 64 << 20
 RETRY_SECONDS = 0.5
+MAX_RETRY_SECONDS = 30.0
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
 _fdatasync = getattr(os, "fdatasync", os.fsync)
+# What a file system that has no fsync at all answers, always; that is no refusal.
+_CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
 
 
 class Writer:
@@ -42,14 +49,16 @@ class Writer:
         self.name = new_writer_name()
         self.folder = journal / self.name
         self.seq = 0
-        self.bytes = 0
         self.last_append = 0.0
         self._memory_limit = memory_limit
         self._segment_size = segment_size
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._fd = -1
         self._segment = 0
         self._size = 0
+        self._earlier_bytes = 0
+        self._in_flight: tuple[bytes, int, int] | None = None
+        self._interrupting: deque[tuple[str, bytes]] = deque()
         self._retired: list[int] = []
         self._new_folders = False
         self._uncovered: list[bytes] = []
@@ -59,6 +68,9 @@ class Writer:
         self._dropped = 0
         self._dropped_since = 0.0
         self._retry_at = 0.0
+        self._refusing = False
+        self._failed_syncs = 0
+        self._close_wanted = False
         self._closed = False
         try:
             self._begin_segment()
@@ -67,66 +79,123 @@ class Writer:
 
     # -- appending ---------------------------------------------------------------------------------------------------
 
+    @property
+    def total_bytes(self) -> int:
+        """What has been written so far, over all segments."""
+        return self._earlier_bytes + self._size
+
     def append(self, kind: str, body: bytes) -> bool:
         """Write one record; `body` is what `record.body` returns.
 
         Returns:
-            False where it could not be kept at all (the memory for a refusing disk is full); it is counted then.
+            False where it could not be kept at all: the memory for a refusing disk is full (it is counted then), or the
+            writer is closed.
         """
-        with self._lock:
-            if self._backlog or self._dropped or self._fd < 0:
-                return self._append_behind(kind, body)
-            now = time.time()
-            line = record.encode(self.seq + 1, now, kind, body)
-            try:
-                written = os.write(self._fd, line)
-            except OSError as error:
+        if self._is_mine():
+            self._interrupting.append((kind, body))
+            return True
+        try:
+            with self._lock:
+                if self._interrupting:
+                    self._append_interrupting()
+                return self._append(kind, body)
+        finally:
+            if self._interrupting or self._close_wanted:
+                self._catch_up()
+
+    def _append(self, kind: str, body: bytes) -> bool:
+        if self._in_flight is not None:
+            self._settle()
+        if self._backlog or self._dropped or self._fd < 0:
+            return not self._closed and self._append_behind(kind, body)
+        now = time.time()
+        line = record.encode(self.seq + 1, now, kind, body)
+        try:
+            self._write(line, self.seq + 1)
+        except BaseException as error:
+            there = self._settle()
+            if not _is_refusal(error):
+                raise
+            if not there:
                 self.seq += 1
                 self._enqueue(line)
-                self._refused(error)
-                return True
-            except BaseException:
-                self._reconcile(line)  # Ctrl-C may strike on either side of the write
-                raise
-            self.seq += 1
-            self.last_append = now
-            if written != len(line):
-                self._undo_short_write()
-                self._enqueue(line)
-                self._refused(OSError("short write"))
-                return True
-            self._keep(line)
-            if self._size >= self._segment_size:
-                self._rotate()
-            return True
+            self._refused(error)
+        self.last_append = now
+        if self._size >= self._segment_size:
+            self._rotate()
+        return True
 
-    def _keep(self, line: bytes) -> None:
-        size = len(line)
-        self._size += size
-        self.bytes += size
+    def _write(self, line: bytes, seq: int) -> None:
+        """Write a line and take note of it. After an exception, `_settle` must make the books fit what happened."""
+        self._in_flight = (line, self._size, seq)
+        if os.write(self._fd, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: so a disk says that it is full
+        self.seq = seq
+        self._size += len(line)
         self._uncovered.append(line)
-        self._uncovered_bytes += size
+        self._uncovered_bytes += len(line)
+        self._in_flight = None
         if self._uncovered_bytes > self._memory_limit:
             # The disk is slow, not refusing: these lines are written, only the second copy is given up.
-            half = len(self._uncovered) // 2
-            del self._uncovered[:half]
+            del self._uncovered[: len(self._uncovered) // 2]
             self._uncovered_bytes = sum(map(len, self._uncovered))
+
+    def _settle(self) -> bool:
+        """After an exception in the midst of a write: did the line get there? Half a line is undone.
+
+        The disk may have refused, or Ctrl-C or a signal handler's exception may have struck anywhere around the write.
+        """
+        if self._in_flight is None:
+            return True
+        line, start, seq = self._in_flight
+        try:
+            size = os.fstat(self._fd).st_size
+        except OSError:
+            self._fd = -1  # somebody closed it; the number may be another file's by now
+            size = start
+        there = size == start + len(line)
+        if not there and size != start:
+            try:
+                os.ftruncate(self._fd, start)
+            except OSError:
+                self._retired.append(self._fd)
+                self._fd = -1  # a new segment, so that a torn half line cannot swallow the next record
+        if there:
+            self.seq, self._size = seq, start + len(line)
+            if not self._uncovered or self._uncovered[-1] is not line:
+                self._uncovered.append(line)
+        self._uncovered_bytes = sum(map(len, self._uncovered))
+        self._in_flight = None
+        return there
+
+    def _is_mine(self) -> bool:
+        """Tell whether this very thread is in the midst of using the writer, and has been interrupted."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
+
+    def _catch_up(self) -> None:
+        """Do what was asked for while this thread was in the midst of using the writer."""
+        while self._interrupting:
+            with self._lock:
+                self._append_interrupting()
+        if self._close_wanted:
+            self._close_wanted = False
+            self.close()
+
+    def _append_interrupting(self) -> None:
+        while self._interrupting:
+            self._append(*self._interrupting.popleft())
 
     def _append_behind(self, kind: str, body: bytes) -> bool:
         """Append while the disk refuses: behind the lines that wait already."""
         now = time.time()
-        if now >= self._retry_at and self._drain():
-            written = True
-        else:
-            written = False
+        written = now >= self._retry_at and self._drain()
         if self._dropped or self._backlog_bytes + self._uncovered_bytes > self._memory_limit:
             self._dropped_since = self._dropped_since or now
             self._dropped += 1
             return False
-        line = record.encode(self.seq + 1, now, kind, body)
         self.seq += 1
         self.last_append = now
-        self._enqueue(line)
+        self._enqueue(record.encode(self.seq, now, kind, body))
         if written:
             self._drain()
         return True
@@ -137,47 +206,32 @@ class Writer:
 
     # -- when the disk refuses -----------------------------------------------------------------------------------------
 
-    def _refused(self, error: OSError) -> None:
-        self._retry_at = time.time() + RETRY_SECONDS
+    def _refused(self, error: BaseException) -> None:
+        self._refusing = True
+        self._retry_at = time.time() + min(RETRY_SECONDS * 2**self._failed_syncs, MAX_RETRY_SECONDS)
         warn_once(
             f"disk {self.folder}",
-            f"{self.folder} cannot be written ({error.strerror or error}). Training goes on; records wait in memory "
-            f"(up to {self._memory_limit >> 20} MiB) and are written as soon as it can be.",
+            f"{self.folder} cannot be written ({getattr(error, 'strerror', None) or error}). Training goes on; records "
+            f"wait in memory (up to {self._memory_limit >> 20} MiB) and are written as soon as it can be.",
         )
-
-    def _undo_short_write(self) -> None:
-        try:
-            os.ftruncate(self._fd, self._size)
-        except OSError:
-            self._abandon_segment()  # a new segment, so that the torn half line cannot swallow the next record
-
-    def _reconcile(self, line: bytes) -> None:
-        """After an exception around a write: did the line get there?"""
-        try:
-            size = os.fstat(self._fd).st_size
-        except OSError:
-            return
-        if size == self._size + len(line):
-            self.seq += 1
-            self._keep(line)
-        elif size != self._size:
-            self._undo_short_write()
 
     def _drain(self) -> bool:
         """Write what waits. Returns True when nothing waits any more."""
         try:
+            if self._in_flight is not None:
+                self._settle()
             if self._fd < 0:
                 self._begin_segment()
             while self._backlog:
                 line = self._backlog[0]
-                written = os.write(self._fd, line)
-                if written != len(line):
-                    self._undo_short_write()
-                    raise OSError("short write")
+                self._write(line, self.seq)
                 self._backlog.popleft()
                 self._backlog_bytes -= len(line)
-                self._keep(line)
-        except OSError as error:
+        except BaseException as error:
+            if self._in_flight is not None and self._settle():
+                self._backlog_bytes -= len(self._backlog.popleft())
+            if not _is_refusal(error):
+                raise
             self._refused(error)
             return False
         if self._dropped:
@@ -186,8 +240,10 @@ class Writer:
             self.seq += 1
             self._enqueue(record.encode(self.seq, time.time(), "gap", record.body(gap)))
             return self._drain()
-        forget(f"disk {self.folder}")
-        say(f"{self.folder} can be written again; the records that waited are in the journal.")
+        if self._refusing:
+            self._refusing = False
+            forget(f"disk {self.folder}")
+            say(f"{self.folder} can be written again; the records that waited are in the journal.")
         return True
 
     # -- segments ------------------------------------------------------------------------------------------------------
@@ -195,9 +251,15 @@ class Writer:
     def _begin_segment(self) -> None:
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self._segment + 1:06d}.jsonl"
-        self._fd = os.open(path, _OPEN, 0o644)
-        self._segment += 1
+        number = self._segment + 1
+        while True:
+            try:
+                self._fd = os.open(self.folder / f"{number:06d}.jsonl", _OPEN, 0o644)
+                break
+            except FileExistsError:  # begun by this writer and then interrupted, or put there by somebody
+                number += 1
+        self._segment = number
+        self._earlier_bytes += self._size
         self._size = 0
         self._new_folders = True
 
@@ -217,10 +279,26 @@ class Writer:
 
     # -- keeping house -------------------------------------------------------------------------------------------------
 
-    def sync(self) -> bool:
-        """fdatasync what has been written, and try again what the disk refused. Returns True when all is on disk."""
+    def sync(self, *, patient: bool = True) -> bool:
+        """fdatasync what has been written, and try again what the disk refused. Returns True when all is on disk.
+
+        Args:
+            patient: leave a disk that refuses alone until its time has come; False tries at once.
+        """
+        if self._is_mine():
+            return False
+        try:
+            return self._sync(patient)
+        finally:
+            if self._interrupting or self._close_wanted:
+                self._catch_up()
+
+    def _sync(self, patient: bool) -> bool:
         with self._lock:
-            if self._backlog or self._dropped or self._fd < 0:
+            self._append_interrupting()
+            if self._closed:
+                return not self._backlog and not self._dropped
+            if (self._backlog or self._dropped or self._fd < 0) and not (patient and time.time() < self._retry_at):
                 self._drain()
             covered = len(self._uncovered)
             if not covered and not self._retired:
@@ -237,6 +315,7 @@ class Writer:
             if failure is None and self._vanished():
                 failure = OSError("the folder was removed")
             if failure is None:
+                self._failed_syncs = 0
                 return not self._backlog and not self._dropped
             # The kernel may have thrown the pages away: write everything since the last success again, in a new file.
             self._backlog.extendleft(reversed(uncovered + self._uncovered))
@@ -244,6 +323,7 @@ class Writer:
             self._uncovered, self._uncovered_bytes = [], 0
             self._abandon_segment()
             self._refused(failure)
+            self._failed_syncs += 1  # a disk that goes on refusing is given the same lines again ever more rarely
             return False
 
     def _flush(self, descriptors: list[int], folder_is_new: bool) -> OSError | None:
@@ -252,7 +332,8 @@ class Writer:
             try:
                 _fdatasync(fd)
             except OSError as error:
-                failure = error
+                if error.errno not in _CANNOT_SYNC:
+                    failure = error
             finally:
                 with contextlib.suppress(OSError):
                     os.close(fd)
@@ -272,10 +353,13 @@ class Writer:
 
     def close(self) -> bool:
         """Write and sync all that can be, then close. Returns True when everything is on disk."""
-        complete = self.sync()
-        if not complete:
-            complete = self.sync()
+        if self._is_mine():
+            self._close_wanted = True
+            return False
+        complete = self.sync(patient=False) or self.sync(patient=False)
         with self._lock:
+            if self._closed:
+                return complete
             self._closed = True
             if self._fd >= 0:
                 self._abandon_segment()
@@ -286,13 +370,18 @@ class Writer:
 
     def abandon(self) -> None:
         """Forget everything without writing: for a forked child, whose copy of this writer belongs to its parent."""
-        for fd in (*self._retired, self._fd):
-            if fd >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-        self._fd = -1
+        fd, self._fd, self._closed = self._fd, -1, True
+        with contextlib.suppress(OSError):
+            # A child that closed all descriptors, as daemons do, may have another file under this number by now.
+            if fd >= 0 and os.path.samestat(os.fstat(fd), (self.folder / f"{self._segment:06d}.jsonl").stat()):
+                os.close(fd)
         self._backlog.clear()
         self._uncovered.clear()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Tell an I/O error from an OSError that a signal handler raised, such as a TimeoutError: that has no number."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def fsync_folder(folder: Path) -> None:

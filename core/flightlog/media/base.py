@@ -35,10 +35,14 @@ class Media(ABC):
 def store(files: Path, key: str, content: bytes, suffix: str) -> dict[str, Any]:
     """Write bytes as `media/<key>/<sha256><suffix>`; return {path, size, sha256}, the path relative to `files`."""
     digest = hashlib.sha256(content).hexdigest()
-    folder = Path("media", *(_UNSAFE.sub("_", part)[:80] or "_" for part in key.split("/")[:8]))
+    folder = Path("media", *(_folder_name(part) for part in key.split("/")[:8]))
     path = folder / f"{digest[:32]}{suffix}"
     target = files / path
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, content)
     return {"path": path.as_posix(), "size": len(content), "sha256": digest}
+
+
+def _folder_name(part: str) -> str:
+    return _UNSAFE.sub("_", part).encode()[:80].decode("utf-8", "ignore") or "_"

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import MissingDependency, UsageError
 from ..journal.reader import open_regular
+from ..journal.values import text
 from .base import Media
 
 MAX_BYTES = 256 << 20
@@ -47,7 +48,7 @@ class Image(Media):
         if self._size is not None:
             facts["width"], facts["height"] = self._size
         if self._caption is not None:
-            facts["caption"] = str(self._caption)
+            facts["caption"] = text(self._caption)
         return self._content, self._suffix, facts
 
 
@@ -86,8 +87,8 @@ def _png(data: Any) -> tuple[bytes, tuple[int, int]]:
         return content, (int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big"))
     pillow = _pillow()
     image = data if isinstance(data, pillow.Image) else pillow.fromarray(_pixels(data))
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
-        image = image.convert("RGB")
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        image = image.convert("I;16" if image.mode == "I" else "RGB")
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue(), image.size
@@ -102,7 +103,10 @@ def _pixels(data: Any) -> Any:
         if str(data.dtype) == "torch.bfloat16":
             data = data.float()
         data = data.numpy()
-    array = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except Exception as error:  # rows of different lengths, or whatever the object's own code raises
+        raise UsageError(f"Image(): {type(data).__name__} is no array: {error}") from None
     if array.dtype == object or array.dtype.kind not in "buif" or array.size == 0:
         raise UsageError(f"Image(): an array of {array.dtype} and shape {array.shape} is no image")
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..journal.values import text
 from .base import Media
 
 
@@ -17,5 +18,5 @@ class Text(Media):
         self._caption = caption
 
     def encode(self) -> tuple[bytes, str, dict[str, Any]]:
-        facts = {} if self._caption is None else {"caption": self._caption}
+        facts = {} if self._caption is None else {"caption": text(self._caption)}
         return self._text.encode("utf-8", "replace"), ".txt", facts

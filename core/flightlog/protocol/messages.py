@@ -12,6 +12,7 @@ VERSION = 1
 MAX_BATCH = 16 << 20  # bytes of lines in one records request, before compression
 MAX_PACK = 64 << 20  # bytes of one pack
 MAX_CHUNK = 8 << 20
+MAX_SPAN = 1 << 26  # seqs from the first to the last of one records request, lost ones included
 MAX_ASKED = 10_000  # chunks in one question, files in one commit
 
 Ranges = list[tuple[int, int]]

@@ -151,18 +151,18 @@ def _state(found: _Found) -> str:
 
 
 def _history(found: _Found, metrics: Sequence[str] | None) -> Iterator[Row]:
-    wanted = None if metrics is None else set(metrics)
+    wanted = None if metrics is None else {*metrics} - {"_step", "_timestamp"}
     rows: dict[int, Row] = {}
     for _, record in read_run([d.journal for d in found.directories], {}, frozenset({"log"})):
         data = record.data if wanted is None else {k: v for k, v in record.data.items() if k in wanted}
-        if wanted is not None and not data:
-            continue
         step = record.step or 0
         row = rows.setdefault(step, {})
         row.update(data)
         row["_step"], row["_timestamp"] = step, record.t
     for step in sorted(rows):
         row = rows[step]
+        if wanted is not None and len(row) == 2:
+            continue
         yield {"_step": row.pop("_step"), "_timestamp": row.pop("_timestamp"), **row}
 
 

@@ -10,7 +10,7 @@ from .. import keys, settings
 from ..client import Client, Patience, path_of
 from ..errors import NotFound, PermanentError
 from ..journal.record import restore
-from ..protocol.manifest import FileEntry
+from ..protocol.manifest import FileEntry, is_safe_path
 from .views import ArtifactView, Row, RunView
 
 PAGE = 10_000
@@ -82,7 +82,7 @@ class RemoteSource:
             size=shown["size"],
             run=shown["run"],
             files=tuple(FileEntry(f["path"], f["size"], f["sha256"]) for f in shown["files"]),
-            _open=lambda path: self._open(home + path_of(*path.split("/"))),
+            _open=lambda path: self._open(home, path),
         )
 
     def _view(self, shown: dict[str, Any]) -> RunView:
@@ -108,12 +108,12 @@ class RemoteSource:
             finished_at=shown["finished_at"],
             _history=lambda metrics: self._history(home, metrics),
             _media=lambda: self._get(f"{home}/media")["media"],
-            _open=lambda path: self._open(f"{home}/files/" + path_of(*path.split("/"))),
+            _open=lambda path: self._open(f"{home}/files/", path),
         )
 
     def _history(self, home: str, metrics: Sequence[str] | None) -> Iterator[Row]:
         after: int | None = None
-        while True:
+        while metrics is None or metrics:  # an empty list would be left out of the address, which then asks for all
             params: dict[str, Any] = {"limit": PAGE}
             if metrics is not None:
                 params["metric"] = list(metrics)
@@ -126,8 +126,11 @@ class RemoteSource:
                 return
 
     @contextlib.contextmanager
-    def _open(self, path: str) -> Iterator[Iterator[bytes]]:
-        response = self._found(lambda: self._client.request("GET", path, stream=True), path)
+    def _open(self, home: str, path: str) -> Iterator[Iterator[bytes]]:
+        if not is_safe_path(path):
+            raise NotFound(f"there is no file {path!r}")
+        address = home + path_of(*path.split("/"))
+        response = self._found(lambda: self._client.request("GET", address, stream=True), path)
         with response:
             yield response.iter_content(1 << 20)
 
@@ -147,7 +150,10 @@ def _rows(page: dict[str, Any]) -> list[Row]:
     for name, column in page["metrics"].items():
         values = column["values"]
         for index, spelling in column["nonfinite"].items():
-            values[int(index)] = _NONFINITE[spelling]
+            if index.isdecimal():
+                values[int(index)] = _NONFINITE[spelling]
+            else:
+                restore(values, index)
         for row, value in zip(column["rows"], values, strict=True):
             rows[row][name] = value
     return rows

@@ -45,6 +45,7 @@ class Outcome:
     workspace: str
     began: float = field(default_factory=time.time)
     url: str = ""
+    alive: bool = False
     complete: bool = False
     records: int = 0
     records_sent: int = 0
@@ -95,11 +96,12 @@ class Delivery:
         workspace = self._override or identity.workspace or self._workspace
         outcome = Outcome(directory, identity, workspace)
         outcome.journal = directory.journal_sizes()
+        outcome.alive = alive(directory)
         if identity.spec_fault:
             outcome.faults.append(f"{identity.spec_fault} (the journal is delivered)")
         self._progress.begin(identity.name, sum(n for sizes in outcome.journal.values() for n in sizes.values()))
         run_path = f"runs/{path_of(workspace, identity.project, identity.id)}"
-        registered = self._call(lambda: self._client.json("PUT", run_path, json={"alive": alive(directory)}))
+        registered = self._call(lambda: self._client.json("PUT", run_path, json={"alive": outcome.alive}))
         outcome.url = self._client.origin + str(registered.get("run", {}).get("url", ""))
         named = Named()
         self._deliver_records(outcome, run_path, _states(registered), named)
@@ -158,7 +160,7 @@ class Delivery:
             self._commit(outcome, run_path, artifact)
 
     def _commit(self, outcome: Outcome, run_path: str, artifact: ArtifactRecord) -> None:
-        body = {"manifest": artifact.manifest, "aliases": list(artifact.aliases)}
+        body = {"manifest": artifact.manifest, "aliases": list(artifact.aliases), "at": artifact.at}
         try:
             self._call(lambda: self._client.json("POST", f"{run_path}/manifests", json=body))
         except PermanentError as error:
@@ -200,7 +202,7 @@ class Delivery:
             url=outcome.url,
             journal=outcome.journal,
             complete=outcome.complete,
-            ended=outcome.identity.ended,
+            alive=outcome.alive,
             synced_at=time.time(),
             faults=outcome.faults[:100],
         )

@@ -90,6 +90,7 @@ class ArtifactRecord:
     digest: str
     manifest: str
     aliases: tuple[str, ...]
+    at: float
 
 
 @dataclass(slots=True)
@@ -106,18 +107,18 @@ class Named:
             return
         try:
             data = line.record().data
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
         for entry in files_named_by(line.kind, data):
             self.files[entry.path] = entry
         if line.kind == "artifact" and data.get("action") == "log":
-            self._add_artifact(data)
+            self._add_artifact(data, line.t)
 
-    def _add_artifact(self, data: dict[str, Any]) -> None:
+    def _add_artifact(self, data: dict[str, Any], at: float) -> None:
         name, digest, manifest, aliases = (data.get(k) for k in ("name", "digest", "manifest", "aliases"))
         if isinstance(name, str) and isinstance(digest, str) and isinstance(manifest, str) and is_safe_path(manifest):
             marks = tuple(a for a in aliases if name_fault(a) is None) if isinstance(aliases, list) else ()
-            self.artifacts.append(ArtifactRecord(name, digest, manifest, marks))
+            self.artifacts.append(ArtifactRecord(name, digest, manifest, marks, at))
 
 
 def read_manifest(directory: RunDir, artifact: ArtifactRecord) -> tuple[bytes, Manifest]:

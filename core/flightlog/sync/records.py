@@ -10,14 +10,15 @@ from typing import Any
 import zstandard
 
 from ..client import Client, path_of
-from ..errors import DivergedError, PermanentError
+from ..errors import DamagedError, DivergedError, PermanentError
 from ..journal.reader import WriterReport, read_writer
 from ..journal.record import Line
 from ..protocol.digest import JournalDigest
-from ..protocol.messages import Ranges, WriterState, format_ranges
+from ..protocol.messages import MAX_SPAN, Ranges, WriterState, format_ranges
 from .local import Named
 
 BATCH_BYTES = 4 << 20
+BATCH_RANGES = 1000  # lost ranges stand in the URL, whose length servers bound
 EMPTY = WriterState(0, JournalDigest().upto(0))
 
 Call = Callable[[Callable[[], dict[str, Any]]], dict[str, Any]]
@@ -47,6 +48,10 @@ class _Batch:
     lost: Ranges = field(default_factory=list)
     size: int = 0
     last: int = 0
+
+    def is_wide(self, seq: int) -> bool:
+        """Tell whether there is no more room for lost seqs up to `seq`."""
+        return len(self.lost) >= BATCH_RANGES or seq - self.first >= MAX_SPAN
 
     def add(self, line: Line) -> None:
         expected = self.last + 1
@@ -78,6 +83,7 @@ class WriterDelivery:
         self._batch: _Batch | None = None
         self._sent = 0
         self._confirmed = False
+        self._blind = False  # this copy lacks lines that the server has: the server's digests stand for its own
 
     def run(self, folder: Path, sizes: dict[str, int], named: Named, advance: Callable[[int], None]) -> Delivered:
         """Send what the server lacks.
@@ -90,10 +96,15 @@ class WriterDelivery:
 
         Raises:
             DivergedError: the server holds other bytes under the same seqs.
+            DamagedError: the seqs make no sense.
             PermanentError, RetryableError: as the client says.
         """
         lost_there = sorted(self._there.lost)
+        at = 0
         for line in read_writer(folder, self._report, sizes):
+            if line.seq - at > MAX_SPAN // 2:
+                raise DamagedError(f"{folder}: seq {line.seq} follows {at}; no such journal is delivered")
+            at = line.seq
             named.add(line)
             if line.seq > self._there.last:
                 self._send_later(line)
@@ -116,10 +127,10 @@ class WriterDelivery:
         if self._batch is None:
             self._compare()
             self._batch = _Batch(self._there.last + 1, self._there.digest, last=self._there.last)
-        elif self._batch.size + len(line.raw) > BATCH_BYTES:
-            self._send(self._batch)
+        elif self._batch.size + len(line.raw) > BATCH_BYTES or self._batch.is_wide(line.seq):
+            there = self._send(self._batch)
             last = self._batch.last
-            self._batch = _Batch(last + 1, self._digest.upto(last), last=last)
+            self._batch = _Batch(last + 1, there if self._blind else self._digest.upto(last), last=last)
         self._batch.add(line)
         self._digest.add(line.seq, line.raw)
 
@@ -128,6 +139,7 @@ class WriterDelivery:
         held, self._held = self._held, None
         if self._report.missing and self._report.missing[0][0] <= self._there.last:
             # This copy is damaged where the server's is not, perhaps; the server's word stands, and nothing is cleaned.
+            self._blind = True
             if held is not None:
                 self._digest.add(held.seq, held.raw)
             return
@@ -147,7 +159,8 @@ class WriterDelivery:
         self._post(_Batch(line.seq, before, [line.raw], last=line.seq))
         self._confirmed = True
 
-    def _send(self, batch: _Batch) -> None:
+    def _send(self, batch: _Batch) -> str:
+        """Send a batch and return the server's digest of all it has then."""
         answer = self._post(batch)
         expected = answer.get("next")
         if not isinstance(expected, int) or expected <= batch.last:
@@ -155,6 +168,7 @@ class WriterDelivery:
                 f"{self._client.origin} did not take all of writer {self._report.name}: it expects seq {expected}"
             )
         self._sent += len(batch.lines)
+        return str(answer.get("digest"))
 
     def _post(self, batch: _Batch) -> dict[str, Any]:
         body = zstandard.ZstdCompressor(level=3).compress(b"".join(batch.lines))

@@ -66,7 +66,10 @@ def find_runs(paths: Sequence[Path]) -> list[RunDir]:
     found: dict[Path, RunDir] = {}
     for path in paths:
         # `flightlog/latest` and `flightlog/latest.spec` are what a user types first: both lead to a run.
-        place = path.resolve()
+        try:
+            place = path.resolve()
+        except (OSError, RuntimeError):  # links in a circle
+            place = path
         if place.name == rundir.SPEC and place.is_file():
             place = place.parent
         here = list(rundir.discover(place)) if place.is_dir() else []
@@ -132,10 +135,10 @@ def sync(
 def _one(directory: RunDir, delivery: Delivery, origin: str, server_id: str, clean_up: bool) -> Result:
     result = Result(directory)
     try:
+        result.identity = identify(directory)
         if not clean_up and not state.is_pending(directory, origin, server_id):
             result.up_to_date = True
             return result
-        result.identity = identify(directory)
         result.outcome = delivery.run(directory, result.identity)
         if clean_up:
             result.cleaned = clean(result.outcome)

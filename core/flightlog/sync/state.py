@@ -12,6 +12,7 @@ import orjson
 
 from ..journal.reader import open_regular
 from ..rundir import RunDir, atomic_write
+from .local import alive
 
 _MAX = 64 << 20
 
@@ -26,22 +27,36 @@ class Synced:
     url: str
     journal: dict[str, dict[str, int]] = field(default_factory=dict)
     complete: bool = False
-    ended: bool = False
+    alive: bool = False
     synced_at: float = 0.0
     faults: list[str] = field(default_factory=list)
 
 
 def load(directory: RunDir) -> dict[str, Synced]:
     """Return what is known by server origin; nothing where sync.json is missing, damaged or of another format."""
+    known: dict[str, Synced] = {}
     for path in (directory.sync_path, _fallback(directory)):
-        try:
-            with open_regular(path) as file:
-                content = orjson.loads(file.read(_MAX))
-            if content["format"] == 1:
-                return {origin: Synced(**entry) for origin, entry in content["servers"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+        for origin, entry in _read(path).items():
+            if origin not in known or entry.synced_at > known[origin].synced_at:
+                known[origin] = entry
+    return known
+
+
+def _read(path: Path) -> dict[str, Synced]:
+    try:
+        with open_regular(path) as file:
+            content = orjson.loads(file.read(_MAX))
+        if content["format"] == 1:
+            return {origin: _entry(entry) for origin, entry in content["servers"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
     return {}
+
+
+def _entry(facts: dict[str, Any]) -> Synced:
+    entry = Synced(**facts)
+    entry.synced_at = float(entry.synced_at)
+    return entry
 
 
 def save(directory: RunDir, known: dict[str, Synced]) -> None:
@@ -64,11 +79,12 @@ def _fallback(directory: RunDir) -> Path:
 
 
 def is_pending(directory: RunDir, origin: str, server_id: str) -> bool:
-    """Tell whether a server lacks anything of a run, by the sizes of its journal alone."""
+    """Tell whether a server lacks anything of a run: records, by the journal's sizes, or that it has died since."""
     known = load(directory).get(origin)
     return (
         known is None
         or known.server_id != server_id
         or not known.complete
         or known.journal != directory.journal_sizes()
+        or known.alive is not alive(directory)
     )

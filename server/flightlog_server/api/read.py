@@ -19,7 +19,7 @@ from .common import AccountOf, Json, PartsOf
 router = APIRouter(tags=["read"])
 # Shown by a browser as they are; everything else from a run is a download, whatever it calls itself.
 _INLINE = {"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"}
-_Step = Annotated[int | None, Query(ge=-(1 << 63), lt=1 << 63)]
+_Step = Annotated[int | None, Query(ge=-(1 << 63), lt=(1 << 63) - 1)]
 
 
 @router.get("/projects")

@@ -11,7 +11,16 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from flightlog.protocol.manifest import is_safe_path, is_sha256
-from flightlog.protocol.messages import MAX_ASKED, MAX_BATCH, MAX_PACK, ChunkedFile, Ranges, Receipt, parse_ranges
+from flightlog.protocol.messages import (
+    MAX_ASKED,
+    MAX_BATCH,
+    MAX_PACK,
+    ChunkedFile,
+    Ranges,
+    Receipt,
+    WriterState,
+    parse_ranges,
+)
 from flightlog.protocol.names import name_fault
 
 from .. import files, ingest
@@ -37,10 +46,11 @@ class Hashes(BaseModel):
 
 
 class ArtifactCommit(BaseModel):
-    """Which of a run's files is the manifest of a version, and the aliases that move to it."""
+    """Which of a run's files is the manifest of a version, the aliases that move to it, and when that was recorded."""
 
     manifest: str = Field(max_length=1000)
     aliases: list[str] = Field(max_length=1000)
+    at: float = Field(ge=0, allow_inf_nan=False)
 
 
 async def _body(request: Request, limit: int, into: IO[bytes]) -> None:
@@ -82,7 +92,7 @@ async def records(
     parts: PartsOf,
     account: AccountOf,
     lost: Annotated[str, Query(max_length=400_000)] = "",
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Store a batch of a writer's lines (zstd), from seq `first`, where `before` is the digest of all before that."""
     fault = name_fault(writer.replace("~", "-"))
     if fault:
@@ -96,13 +106,14 @@ async def records(
         await _body(request, MAX_BATCH + (1 << 20), spool)
         content = spool.read()
 
-    def work() -> int:
+    def work() -> WriterState:
         batch = ingest.Batch(first, before, ingest.decompress(content) if content else b"", ranges)
         with parts.database.write() as connection:
             row = run_row(connection, account, workspace, project, run_id, role="member")
             return ingest.store(connection, row, writer, batch)
 
-    return {"next": await run_in_threadpool(work)}
+    state = await run_in_threadpool(work)
+    return {"next": state.last + 1, "digest": state.digest}
 
 
 @router.post("/projects/{workspace}/{project}/chunks/missing")
@@ -147,9 +158,11 @@ async def commit_files(
             raise malformed(f"The body does not name files: {error}") from None
         if len(named) > MAX_ASKED:
             raise ApiError(413, "too_large", f"At most {MAX_ASKED} files are committed at once.")
-        with parts.database.write() as connection:
+        with parts.database.read() as connection:
             row = run_row(connection, account, workspace, project, run_id, role="member")
-            files.commit_files(connection, parts.objects, row, named)
+            rows = files.checked_rows(connection, parts.objects, row, named)
+        with parts.database.write() as connection:
+            files.commit_files(connection, row, rows)
         return len(named)
 
     return {"files": await run_in_threadpool(work)}
@@ -164,7 +177,7 @@ def commit_artifact(
         raise malformed("The manifest's path or an alias cannot be used.")
     with parts.database.write() as connection:
         row = run_row(connection, account, workspace, project, run_id, role="member")
-        return files.commit_artifact(connection, parts.objects, row, body.manifest, body.aliases)
+        return files.commit_artifact(connection, parts.objects, row, body.manifest, body.aliases, body.at)
 
 
 @router.get("/runs/{workspace}/{project}/{run_id}/receipt")

@@ -35,10 +35,13 @@ def add_records(connection: Connection, run_id: int, writer_id: int, records: It
         known.update(_known(connection, writer_id, new))
     tails = _tails(connection, [known[name].id for name in columns if known[name].count % CHUNK])
     chunk_rows: list[dict[str, Any]] = []
+    facts: list[dict[str, Any]] = []
     for name, added in columns.items():
         row = known[name]
         chunk_rows.extend(_chunks(row.id, tails.get(row.id), added))
-        connection.execute(series.update().where(series.c.id == row.id).values(_statistics(row, added)))
+        facts.append({"of": row.id, **_statistics(row, added)})
+    if facts:
+        connection.execute(series.update().where(series.c.id == sa.bindparam("of")), facts)
     upsert(connection, series_chunks, chunk_rows)
 
 
@@ -111,6 +114,7 @@ def _statistics(before: Any, added: Columns) -> dict[str, Any]:
     finite = numbers[np.isfinite(numbers)]
     numeric = isinstance(added.values, np.ndarray) or any(isinstance(v, int | float) for v in added.values)
     facts = {"count": before.count + len(added), "numeric": bool(before.numeric or numeric)}
+    facts.update(low=before.low, high=before.high, last=before.last)
     if len(finite):
         low, high = float(finite.min()), float(finite.max())
         facts["low"] = low if before.low is None else min(low, before.low)

@@ -15,6 +15,8 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from flightlog.journal.values import nonfinite_paths, spell
+
 from ..store.schema import series, series_chunks, writers
 from .codec import Columns, Floats, Ints, concatenate, decode
 from .index import TIMESTAMP
@@ -59,32 +61,13 @@ class _Order:
 
 
 def _order(connection: Connection, run_id: int, timestamps: dict[int, Columns]) -> _Order:
-    rows = {
-        row.id: row
-        for row in connection.execute(
-            sa.select(writers.c.id, writers.c.name, writers.c.parents).where(writers.c.run_id == run_id)
-        )
-        if row.id in timestamps
-    }
-    by_name = {row.name: row.id for row in rows.values()}
-    order = _Order({}, {}, {}, {row.id: row.name for row in rows.values()})
-    todo = sorted(rows)
-    while todo:
-        # Those whose parents are done; where none is (parents in a circle), the first as if it had none.
-        ready = [w for w in todo if not any(by_name.get(p) in todo and by_name.get(p) != w for p in rows[w].parents)]
-        for writer in ready or todo[:1]:
-            todo.remove(writer)
-            floor, depth = 0.0, 0
-            for name, seen in rows[writer].parents.items():
-                parent = by_name.get(name)
-                if parent in order.times:
-                    upto = int(np.searchsorted(order.seqs[parent], seen, side="right"))
-                    floor = max(floor, float(order.times[parent][upto - 1]) if upto else 0.0)
-                    depth = max(depth, order.depth[parent] + 1)
-            own = timestamps[writer]
-            order.seqs[writer] = own.seqs
-            order.times[writer] = np.maximum(np.maximum.accumulate(own.floats()), floor)
-            order.depth[writer] = depth
+    order = _Order({}, {}, {}, {})
+    query = sa.select(writers.c.id, writers.c.name, writers.c.floor, writers.c.depth).where(writers.c.run_id == run_id)
+    for row in connection.execute(query):
+        own = timestamps.get(row.id)
+        if own is not None:
+            order.names[row.id], order.depth[row.id], order.seqs[row.id] = row.name, row.depth, own.seqs
+            order.times[row.id] = np.maximum(np.maximum.accumulate(own.floats()), row.floor)
     return order
 
 
@@ -250,7 +233,10 @@ def _json_list(columns: Columns) -> dict[str, Any]:
             return _json_values(columns.values.astype(np.float64))
         return {"values": columns.values, "nonfinite": {}}
     odd = {str(i): _spelling(v) for i, v in enumerate(columns.values) if type(v) is float and not math.isfinite(v)}
-    return {"values": columns.values, "nonfinite": odd}
+    # Inside of a list the text stands in its place, and its path says that it is a number.
+    inner = {path: "inside" for path in nonfinite_paths(columns.values) if path not in odd}
+    values = [None if str(i) in odd else spell(v) for i, v in enumerate(columns.values)]
+    return {"values": values, "nonfinite": {**odd, **inner}}
 
 
 def _without_empty_rows(

@@ -102,7 +102,8 @@ def _verified(pack: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
                 if digest.hex() != member.name:
                     raise malformed(f"Chunk {member.name} holds other bytes than its name says.")
                 yield digest, member.offset_data, member.size
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, ArithmeticError, LookupError) as error:
+        # The last three: tarfile meets senseless headers unprepared.
         raise malformed(f"The body is no tar: {error}") from None
 
 

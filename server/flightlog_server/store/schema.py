@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -16,8 +18,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.engine import Dialect
+
+from flightlog.journal.record import restore
+from flightlog.journal.values import nonfinite_paths, spell
 
 metadata = MetaData(
     naming_convention={
@@ -27,6 +34,26 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+class Values(TypeDecorator[dict[str, Any]]):
+    """A mapping of logged values. As in a journal, NaN and the infinities are texts there, and listed beside them."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> Any:
+        return None if value is None else {"values": spell(value), "nonfinite": nonfinite_paths(value)}
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        found: dict[str, Any] = value["values"]
+        for path in value["nonfinite"]:
+            restore(found, path)
+        return found
+
+
 # SQLite counts rows by itself only in a column that is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
@@ -106,15 +133,15 @@ runs = Table(
     Column("command", JSON),
     Column("state", String(16), nullable=False),  # as its records say
     Column("alive", Boolean, nullable=False),  # as the last sync saw it; a run that is neither alive nor ended crashed
-    Column("config", JSON, nullable=False),
-    Column("summary", JSON, nullable=False),
+    Column("config", Values, nullable=False),
+    Column("summary", Values, nullable=False),
     Column("step", BigInteger, nullable=False),
     Column("records", BigInteger, nullable=False),
     Column("created_at", Float(53), nullable=False),
     Column("started_at", Float(53)),
     Column("updated_at", Float(53), nullable=False),
     Column("finished_at", Float(53)),
-    Column("closing", JSON, nullable=False),  # [writer, seq] of the record that ended it, [] while none has
+    Column("standing", Values, nullable=False),  # standing.py: which records made it stand so
     Column("version", BigInteger, nullable=False),
     UniqueConstraint("workspace_id", "origin_project", "run_id"),
     Index(None, "project_id", "started_at"),
@@ -130,6 +157,9 @@ writers = Table(
     Column("blocks", LargeBinary, nullable=False),  # SHA-256 of each complete block of 4,096 seq
     Column("lost", JSON, nullable=False),  # [[first, last], …]
     Column("parents", JSON, nullable=False),
+    Column("floor", Float(53), nullable=False),  # its records do not count as older than this: the parents' time
+    Column("depth", Integer, nullable=False),  # one more than its parents': what decides between equal times
+    Column("at", Float(53), nullable=False),  # the time of its latest record, not before `floor`
     UniqueConstraint("run_id", "name"),
 )
 
@@ -236,4 +266,5 @@ artifact_aliases = Table(
     Column("name", String(128), primary_key=True),
     Column("alias", String(128), primary_key=True),
     Column("version_id", ForeignKey("artifact_versions.id"), nullable=False, index=True),
+    Column("set_at", Float(53), nullable=False),  # by the clock of the run that set it: the latest wins
 )

@@ -106,7 +106,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.Float(precision=53), nullable=True),
         sa.Column("updated_at", sa.Float(precision=53), nullable=False),
         sa.Column("finished_at", sa.Float(precision=53), nullable=True),
-        sa.Column("closing", sa.JSON(), nullable=False),
+        sa.Column("standing", sa.JSON(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_runs_owner_id_users")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_runs_project_id_projects")),
@@ -196,6 +196,9 @@ def upgrade() -> None:
         sa.Column("blocks", sa.LargeBinary(), nullable=False),
         sa.Column("lost", sa.JSON(), nullable=False),
         sa.Column("parents", sa.JSON(), nullable=False),
+        sa.Column("floor", sa.Float(precision=53), nullable=False),
+        sa.Column("depth", sa.Integer(), nullable=False),
+        sa.Column("at", sa.Float(precision=53), nullable=False),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_writers_run_id_runs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_writers")),
         sa.UniqueConstraint("run_id", "name", name=op.f("uq_writers_run_id_name")),
@@ -206,6 +209,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("alias", sa.String(length=128), nullable=False),
         sa.Column("version_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("set_at", sa.Float(precision=53), nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_artifact_aliases_project_id_projects")),
         sa.ForeignKeyConstraint(
             ["version_id"], ["artifact_versions.id"], name=op.f("fk_artifact_aliases_version_id_artifact_versions")

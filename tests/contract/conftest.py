@@ -1,0 +1,85 @@
+"""One folder of runs, read twice: as it lies on disk, and from a server it was delivered to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flightlog import Api
+
+from ..server.tools import Server, environment
+
+SOURCES = ("local", "server")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all these tests; every test delivers to an account of its own."""
+    server = Server(tmp_path_factory.mktemp("server")).start()
+    yield server
+    server.stop()
+    assert "Traceback" not in server.stderr, server.stderr
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The folder that a test records its runs into."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+Read = Callable[[str], Api]
+
+
+@pytest.fixture
+def read(server: Server, place: Path, home: Path, request: pytest.FixtureRequest) -> Read:
+    """A function that gives the runs of `place` as an Api over this source; "server" delivers them first."""
+    account = f"user-{abs(hash(request.node.nodeid))}"
+    keys: list[str] = []
+
+    def open_source(source: str) -> Api:
+        if source == "local":
+            return Api(place)
+        if not keys:
+            keys.append(server.create_user(account))
+        if not any(place.iterdir()):
+            return Api(server.url, api_key=keys[0])
+        said = server.sync(place, home=home, key=keys[0])
+        assert said.code == 0, said
+        return Api(server.url, api_key=keys[0])
+
+    return open_source
+
+
+Train = Callable[[str], None]
+
+
+@pytest.fixture
+def train(place: Path, home: Path) -> Train:
+    """A function that runs a training script in `place`."""
+
+    def run(script: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=place,
+            env=environment(home),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run

@@ -1,0 +1,232 @@
+"""Images and texts: what they take, what they refuse, and where they are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import flightlog
+from flightlog import UsageError
+
+JournalOf = Callable[[Path], Any]
+GRAY = np.arange(42, dtype=np.uint8).reshape(6, 7) * 6
+COLOUR = np.arange(126, dtype=np.uint8).reshape(6, 7, 3) * 2
+ALPHA = np.arange(168, dtype=np.uint8).reshape(6, 7, 4)
+
+
+def pixels(image: flightlog.Image) -> np.ndarray[Any, Any]:
+    content, suffix, facts = image.encode()
+    assert suffix == ".png"
+    with PIL.Image.open(io.BytesIO(content)) as opened:
+        assert opened.size == (facts["width"], facts["height"])
+        return np.asarray(opened)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (GRAY, GRAY),
+        (GRAY[:, :, None], GRAY),
+        (GRAY[None], GRAY),
+        (COLOUR, COLOUR),
+        (COLOUR.transpose(2, 0, 1), COLOUR),
+        (ALPHA, ALPHA),
+        (COLOUR[::-1, ::2], COLOUR[::-1, ::2]),
+        (GRAY.astype(np.int64) * 100, np.clip(GRAY.astype(np.int64) * 100, 0, 255)),
+        (GRAY / 255, GRAY),
+        ((GRAY / 255).astype(np.float16), GRAY),
+        (COLOUR.astype(np.float32) / 255, COLOUR),
+        (np.array([[0.0, 10.0], [5.0, 20.0]]), [[0, 128], [64, 255]]),
+        (np.array([[-1.0, 1.0]]), [[0, 255]]),
+        (np.array([[0.0, math.nan, math.inf]]), [[0, 0, 255]]),
+        (np.full((2, 2), 7.0), [[0, 0], [0, 0]]),
+        (np.array([[True, False]]), [[255, 0]]),
+        ([[0, 255], [255, 0]], [[0, 255], [255, 0]]),
+        (torch.from_numpy(GRAY.copy()), GRAY),
+        (torch.from_numpy(COLOUR.copy()).permute(2, 0, 1), COLOUR),
+        (torch.tensor([[0.0, 1.0]], requires_grad=True), [[0, 255]]),
+        (torch.tensor([[0.0, 1.0]], dtype=torch.bfloat16), [[0, 255]]),
+        (PIL.Image.fromarray(COLOUR), COLOUR),
+        (PIL.Image.fromarray(GRAY).convert("1"), np.asarray(PIL.Image.fromarray(GRAY).convert("1"))),
+    ],
+    ids=lambda x: f"{type(x).__module__}-{getattr(x, 'dtype', '')}-{getattr(x, 'shape', '')}",
+)
+def test_every_form_of_an_image(data: Any, expected: Any) -> None:
+    """(H, W), (H, W, C), (C, H, W), floats, booleans, lists, tensors, PIL: the pixels come out as they went in."""
+    assert np.array_equal(pixels(flightlog.Image(data)), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "HSV", "LAB", "F", "I", "I;16"])
+def test_every_mode_of_pillow(mode: str) -> None:
+    """Whatever Pillow holds becomes a PNG of the same size."""
+    image = PIL.Image.new(mode, (5, 4))
+    assert pixels(flightlog.Image(image)).shape[:2] == (4, 5)
+
+
+class Hostile:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((0, 4)), np.zeros(5), np.zeros((2, 3, 4, 5)), np.zeros((5, 5, 2)), np.zeros((2, 5, 5)),
+        np.array([["a"]]), np.array([[1j]]), np.array([[object()]]), [[1, 2], [3]], 5, None, "no.such.kind", Hostile(),
+    ],
+    ids=lambda x: f"{type(x).__name__}-{getattr(x, 'shape', x)}"[:30],
+)  # fmt: skip
+def test_what_is_no_image_is_misuse(bad: Any) -> None:
+    """The error says what it was and what is needed."""
+    with pytest.raises(UsageError, match="Image"):
+        flightlog.Image(bad)
+
+
+def test_a_file_is_kept_byte_for_byte(tmp_path: Path, journal: JournalOf) -> None:
+    """A jpeg stays the jpeg it was, with its size looked up; text or Path."""
+    PIL.Image.fromarray(COLOUR).save("photo.JPG", format="JPEG")
+    run = flightlog.init()
+    run.log({"a": flightlog.Image("photo.JPG"), "b": flightlog.Image(Path("photo.JPG"), caption="two")})
+    Path("photo.JPG").unlink()
+    run.finish()
+    data = journal(run.dir).of("media")[0].data
+    assert (data["a"]["width"], data["a"]["height"], data["b"]["caption"]) == (7, 6, "two")
+    assert data["a"]["sha256"] == data["b"]["sha256"] and data["a"]["path"].endswith(".jpg")
+
+
+def test_files_that_are_no_images(tmp_path: Path) -> None:
+    """Rubbish under an image's name and other kinds are misuse; a missing file is an OSError, a folder too."""
+    (tmp_path / "rubbish.png").write_text("no")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("rubbish.png", "text.txt"):
+        with pytest.raises(UsageError, match=name):
+            flightlog.Image(name)
+    for name in ("missing.png", "folder.png"):
+        with pytest.raises(OSError, match=name):
+            flightlog.Image(name)
+
+
+def test_an_image_is_what_it_was_when_made() -> None:
+    """Later changes to the array do not reach it."""
+    array = GRAY.copy()
+    image = flightlog.Image(array)
+    array[:] = 0
+    assert np.array_equal(pixels(image), GRAY)
+
+
+class Figure:
+    """What matplotlib's figures have in common with any plotting library's."""
+
+    def savefig(self, target: Any, **options: Any) -> None:
+        PIL.Image.fromarray(COLOUR).save(target, format="PNG")
+
+
+class BrokenFigure:
+    def savefig(self, target: Any, **options: Any) -> None:
+        raise RuntimeError("no renderer")
+
+
+def test_figures(journal: JournalOf, capfd: pytest.CaptureFixture[str]) -> None:
+    """A figure is logged as it is; one that cannot be drawn costs its key."""
+    run = flightlog.init()
+    run.log({"plot": Figure(), "broken": BrokenFigure(), "x": 1})
+    run.finish()
+    found = journal(run.dir)
+    assert found.logged("x") == [1] and found.of("media")[0].data["plot"]["width"] == 7
+    assert list(found.of("media")[0].data) == ["plot"]
+    assert capfd.readouterr().err.count("broken is left out") == 1
+
+
+def test_media_stand_beside_values_of_the_same_step(journal: JournalOf) -> None:
+    """One call with both makes a log and a media record of one step; an entry names path, size and hash of its file."""
+    run = flightlog.init()
+    run.log(
+        {
+            "loss": 1.0,
+            "img": flightlog.Image(GRAY, caption="first"),
+            "many": [flightlog.Image(GRAY), flightlog.Image(COLOUR)],
+        }
+    )
+    run.log({"only": flightlog.Image(GRAY)})
+    run.finish()
+    found = journal(run.dir)
+    assert [(r.kind, r.step) for r in found.records[1:-1]] == [("log", 0), ("media", 0), ("media", 1)]
+    data = found.of("media")[0].data
+    assert data["img"]["type"] == "image" and data["img"]["caption"] == "first" and len(data["many"]) == 2
+    for entry in (data["img"], *data["many"]):
+        content = (run.dir / "files" / entry["path"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (entry["size"], entry["sha256"])
+    assert found.fold.step == 2 and found.fold.summary == {"loss": 1.0}
+
+
+def test_the_same_picture_is_stored_once(journal: JournalOf) -> None:
+    """A hundred times the same content under one key is one file and a hundred entries."""
+    run = flightlog.init()
+    for _ in range(100):
+        run.log({"img": flightlog.Image(GRAY)})
+    run.finish()
+    assert len(list((run.dir / "files" / "media").rglob("*.png"))) == 1
+    assert len(journal(run.dir).of("media")) == 100
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "../../../escape", "/etc/passwd", "..", ".", "", "a/../../b", "a\0b", "a\\..\\b", "\U00020000" * 200, "a/" * 50,
+        "\udcff",
+    ],
+    ids=lambda k: ascii(k)[:20],
+)  # fmt: skip
+def test_a_key_never_leads_out_of_the_run(key: str, tmp_path: Path, journal: JournalOf) -> None:
+    """Whatever the key, the file lies below files/media, and is found by its entry."""
+    run = flightlog.init()
+    before = {p for p in tmp_path.rglob("*") if run.dir not in p.parents}
+    run.log({key: flightlog.Image(GRAY)})
+    run.finish()
+    ((entry),) = journal(run.dir).of("media")[0].data.values()
+    path = run.dir / "files" / entry["path"]
+    assert path.is_file() and (run.dir / "files" / "media") in path.resolve().parents
+    assert ".." not in Path(entry["path"]).parts
+    assert {p for p in tmp_path.rglob("*") if run.dir not in p.parents} == before
+
+
+def test_texts(journal: JournalOf) -> None:
+    """A Text is a file of UTF-8, with a caption; odd characters are no reason to lose it."""
+    run = flightlog.init()
+    run.log({"t": flightlog.Text("grüße\u2028\udcff", caption="c\udcff")})
+    run.finish()
+    entry = journal(run.dir).of("media")[0].data["t"]
+    assert entry["caption"] == "c\\udcff" and entry["path"].endswith(".txt")
+    assert (run.dir / "files" / entry["path"]).read_text() == "grüße\u2028?"
+
+
+def test_more_images_than_find_room_in_a_line(journal: JournalOf) -> None:
+    """Ten thousand images in one call are divided into records that can all be read."""
+    run = flightlog.init()
+    image = flightlog.Image(GRAY)
+    run.log({"grid": [image] * 9_000, "one": image}, step=3)
+    run.finish()
+    found = journal(run.dir)
+    assert found.sound and {r.step for r in found.of("media")} == {3}
+    assert sum(len(r.data.get("grid", [])) for r in found.of("media")) == 9_000
+    assert sum("one" in r.data for r in found.of("media")) == 1
+
+
+def test_a_picture_that_cannot_be_written_costs_its_key(journal: JournalOf, capfd: pytest.CaptureFixture[str]) -> None:
+    """One warning, and the rest of the call is kept."""
+    run = flightlog.init()
+    (run.dir / "files" / "media").write_text("in the way")
+    for i in range(3):
+        run.log({"x": i, "img": flightlog.Image(GRAY)})
+    run.finish()
+    assert journal(run.dir).logged("x") == [0, 1, 2] and not journal(run.dir).of("media")
+    assert capfd.readouterr().err.count("img is not kept") == 1

@@ -1,0 +1,56 @@
+"""The public surface, pinned: a name added or lost is a decision, not an accident."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import flightlog
+from flightlog import errors
+
+
+def test_the_public_names() -> None:
+    """What `flightlog` offers, and that each name is there."""
+    assert flightlog.__all__ == [
+        "Api", "FlightlogError", "Image", "Run", "Text", "UsageError", "config", "finish", "init", "log",
+        "log_artifact", "run", "summary",
+    ]  # fmt: skip
+    flightlog.init(mode="disabled")
+    assert all(getattr(flightlog, name) is not None for name in flightlog.__all__)
+    assert set(dir(flightlog)) == {*flightlog.__all__, "__version__"}
+    with pytest.raises(AttributeError, match="nope"):
+        flightlog.nope  # noqa: B018
+
+
+def test_the_arguments_of_init() -> None:
+    """Those of the issue, by keyword after the project."""
+    parameters = inspect.signature(flightlog.init).parameters
+    assert [*parameters][:11] == [
+        "project", "name", "id", "config", "tags", "notes", "group", "job_type", "dir", "mode", "resume",
+    ]  # fmt: skip
+    assert [*inspect.signature(flightlog.log).parameters] == ["data", "step", "commit"]
+    assert [*inspect.signature(flightlog.finish).parameters] == ["exit_code"]
+
+
+def test_every_public_thing_says_what_it_does() -> None:
+    """Public functions, classes and methods have docstrings."""
+    for thing in (
+        flightlog.init,
+        flightlog.log,
+        flightlog.log_artifact,
+        flightlog.finish,
+        flightlog.Image,
+        flightlog.Text,
+    ):
+        assert inspect.getdoc(thing)
+    for name, method in inspect.getmembers(flightlog.Run, inspect.isfunction):
+        assert name.startswith("_") or inspect.getdoc(method), name
+
+
+def test_the_exception_tree_is_as_it_is_drawn() -> None:
+    """Every exception of errors.py stands in its drawing, and derives from FlightlogError."""
+    kinds = [k for k in vars(errors).values() if inspect.isclass(k) and issubclass(k, Exception)]
+    assert kinds and errors.__doc__
+    for kind in kinds:
+        assert issubclass(kind, flightlog.FlightlogError) and kind.__name__ in errors.__doc__

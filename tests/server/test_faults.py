@@ -1,0 +1,323 @@
+"""A network that fails in every way at every request: never "synced" after a failure, nothing double."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from . import tools
+from .tools import (
+    Fault,
+    Proxy,
+    Server,
+    add_media,
+    begin,
+    command,
+    environment,
+    line,
+    local_journal,
+    logs,
+    proxied,
+    quick,
+    run_dir,
+)
+
+ROUTES = [
+    "GET /api/v1/hello",
+    "GET /api/v1/me",
+    "PUT /api/v1/runs",
+    "/records/",
+    "/missing",
+    "/packs",
+    "/files$",
+    "/receipt",
+]
+FLEETING: dict[str, Fault] = {
+    "reset": tools.reset,
+    "reset mid-body": tools.reset_mid_body,
+    "answer lost": tools.lose_answer,
+    "answer truncated": tools.truncate,
+    "502": tools.status(502),
+    "503": tools.status(503, b'{"error": "busy", "detail": "Later."}', Content_Type="application/json"),
+    "504 although done": tools.late,
+    "429": tools.status(429, Retry_After="0"),
+    "408": tools.status(408),
+    "duplicated": tools.twice,
+}
+LASTING: dict[str, Fault] = {
+    "captive portal": tools.status(200, b"<html>Please sign in to the guest network</html>"),
+    "captive json": tools.status(200, b"[]", Content_Type="application/json"),
+    "redirect": tools.status(302, Location="https://portal.example/"),
+    "permanent redirect": tools.status(308, Location="https://portal.example/"),
+    "404": tools.status(404),
+    "413": tools.status(413),
+}
+
+
+@pytest.fixture
+def run(place: Path, run_id: str) -> Path:
+    """A run with two writers and a file of some chunks."""
+    run = run_dir(place / "run-x", run_id, {"w0": [begin(run_id), *logs(2, 300)], "w1": [begin(run_id), *logs(2, 30)]})
+    content = random.Random(run_id).randbytes(700_000)
+    add_media(run, f"{run_id}.bin", content)
+    return run
+
+
+def proven(server: Server, run: Path, run_id: str) -> None:
+    """Compare server and disk: every line, every file, each once."""
+    assert server.journal(run_id) == local_journal(run)
+    total = sum(journal.count(b"\n") for journal in local_journal(run).values())
+    assert server.query("SELECT records FROM runs WHERE run_id = ?", run_id) == [(total,)]
+    (file,) = (run / "files" / "media").iterdir()
+    answer = server.api("GET", f"runs/admin/p/{run_id}/files/media/{file.name}")
+    assert answer.status == 200 and answer.body == file.read_bytes()
+
+
+def is_marked(run: Path) -> bool:
+    """Tell whether sync.json says that a server has everything."""
+    path = run / "sync.json"
+    return path.exists() and any(s["complete"] for s in json.loads(path.read_bytes())["servers"].values())
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_passes_is_tried_again_until_it_works(
+    server: Server, proxy: Proxy, run: Path, home: Path, run_id: str, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every fleeting fault, once each at this request: one sync gets through all of them, and nothing is double."""
+    monkeypatch.setattr("flightlog.client.time.sleep", lambda seconds: None)
+    proxy.faults = [(route, fault) for fault in FLEETING.values()]
+    said = server.sync(run, home=home, url=proxy.url, options=("--timeout", "500"))
+    assert said.code == 0, said
+    left = [pattern for pattern, _ in proxy.faults]
+    assert len(left) <= (1 if "/receipt" in route else 0), f"not met at {route}: {left} of {proxy.seen}"
+    proven(server, run, run_id)
+    assert is_marked(run)
+
+
+# Every third pair: each fault at several requests, each request with several faults, in a bounded time.
+PAIRS = [
+    (route, name) for i, route in enumerate(ROUTES) for j, name in enumerate([*FLEETING, *LASTING]) if (i + j) % 3 == 0
+]
+
+
+@pytest.mark.parametrize(("route", "name"), PAIRS)
+def test_a_sync_that_failed_marks_nothing_and_the_next_goes_on(
+    server: Server, proxy: Proxy, run: Path, home: Path, run_id: str, route: str, name: str
+) -> None:
+    """Without time to try again, the fault ends the sync with status 1 and a sentence; the next delivers the rest."""
+    fault = {**FLEETING, **LASTING}[name]
+    proxy.faults = [(route, fault)]
+    said = server.sync(run, home=home, url=proxy.url, options=("--timeout", "0"))
+    if name == "duplicated" or (proxy.faults and route == "/packs"):
+        assert said.code == 0, said
+    else:
+        assert said.code == 1, said
+        assert not is_marked(run)
+        text = said.err if "/hello" in route or "/me" in route else str(said.runs[0]["error"])
+        assert proxy.url in text and "Traceback" not in text, said
+    again = server.sync(run, home=home, url=proxy.url)
+    assert again.code == 0, again
+    proven(server, run, run_id)
+    assert is_marked(run)
+
+
+def test_a_receipt_that_lies_is_not_believed(server: Server, proxy: Proxy, run: Path, home: Path, run_id: str) -> None:
+    """A run counts as synced only when the receipt equals what is computed from disk, not because status 200 came."""
+
+    def lie(proxy: Proxy, request: tools.Request, taken: object) -> None:
+        body = b'{"writers": {}, "files": {}}'
+        tools.status(200, body, Content_Type="application/json")(proxy, request, taken)  # type: ignore[arg-type]
+
+    proxy.faults = [("/receipt", tools.forward), ("/receipt", lie)]
+    said = server.sync(run, home=home, url=proxy.url, options=("--clean",))
+    assert said.code == 3 and "receipt" in " ".join(said.runs[0]["faults"]), said
+    assert run.is_dir() and not is_marked(run)
+    assert server.sync(run, home=home, url=proxy.url).code == 0
+
+
+def test_retry_after_is_respected(
+    server: Server, proxy: Proxy, run: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's own wish is waited for where it is longer than our own pause; a senseless one is passed over."""
+    waits: list[float] = []
+    monkeypatch.setattr("flightlog.client.time.sleep", waits.append)
+    proxy.faults = [
+        ("/records/", tools.status(429, Retry_After="7")),
+        ("/records/", tools.status(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")),
+        ("/records/", tools.status(503, Retry_After="-5")),
+    ]
+    assert server.sync(run, home=home, url=proxy.url).code == 0
+    assert len(waits) == 3 and waits[0] >= 7.0 and all(0 < w < 7.0 for w in waits[1:])
+
+
+def test_a_server_that_asks_for_more_patience_than_there_is_ends_the_sync(
+    server: Server, proxy: Proxy, run: Path, home: Path
+) -> None:
+    """Retry-After beyond --timeout: status 1 at once, not a wait of an hour."""
+    proxy.faults = [("/records/", tools.status(429, Retry_After="3600"))] * 3
+    began = time.monotonic()
+    said = server.sync(run, home=home, url=proxy.url, options=("--timeout", "5"))
+    assert said.code == 1 and time.monotonic() - began < 5
+
+
+def test_the_last_attempt_is_made_when_the_time_is_over(
+    server: Server, proxy: Proxy, run: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --timeout 30 a server that is away for 29 seconds is waited for, however long the pauses have become."""
+    now, real = [0.0], time.monotonic
+    monkeypatch.setattr("flightlog.client.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr("flightlog.client.time.monotonic", lambda: real() + now[0])
+
+    def away(proxy: Proxy, request: tools.Request, taken: object) -> None:
+        if now[0] < 29:
+            proxy.faults.append(("/records/", away))
+            tools.reset(proxy, request, taken)  # type: ignore[arg-type]
+        else:
+            tools.forward(proxy, request, taken)  # type: ignore[arg-type]
+
+    proxy.faults = [("/records/", away)]
+    assert server.sync(run, home=home, url=proxy.url).code == 0
+
+
+def test_one_run_that_fails_does_not_stop_the_others(
+    server: Server, proxy: Proxy, place: Path, home: Path, run_id: str
+) -> None:
+    """Of three runs the second meets a refusal: status 1, the others are delivered."""
+    for number in (1, 2, 3):
+        run_dir(place / f"run-{number}", f"{run_id}-{number}")
+    proxy.faults = [(f"PUT /api/v1/runs/admin/p/{run_id}-2", tools.status(422))]
+    said = server.sync(place, home=home, url=proxy.url)
+    assert said.code == 1
+    assert {r["id"]: r["status"] for r in said.runs} == {
+        f"{run_id}-1": "delivered",
+        f"{run_id}-2": "failed",
+        f"{run_id}-3": "delivered",
+    }
+
+
+def test_nobody_at_the_address(home: Path, run: Path) -> None:
+    """A refused connection is retried for --timeout seconds, then one sentence says what is the matter."""
+    said = quick("sync", run, "--server", "http://127.0.0.1:9", "--timeout", "0.5", home=home, FLIGHTLOG_API_KEY="k")
+    assert said.code == 1 and "cannot be reached (Connection refused)" in said.err, said
+    assert not (run / "sync.json").exists()
+
+
+def test_something_else_at_the_address(server: Server, proxy: Proxy, home: Path, run: Path) -> None:
+    """Another program's JSON, or a server of another protocol, gets no key."""
+    for body, sentence in (
+        (b'{"hello": "world"}', "no flightlog server"),
+        (b'{"server": "flightlog", "server_id": "x", "protocol": {"min": 7, "max": 9}}', "speaks protocol 7 to 9"),
+        (b'{"server": "flightlog", "protocol": {"min": "1", "max": []}}', "flightlog"),
+    ):
+        proxy.faults = [("/hello", tools.status(200, body, Content_Type="application/json"))]
+        said = server.sync(run, home=home, url=proxy.url)
+        assert said.code == 1 and sentence in said.err and said.err.count("\n") == 1, said
+        assert proxy.seen[-1] == "GET /api/v1/hello"
+
+
+# -- processes that die ------------------------------------------------------------------------------------------------
+
+
+SEED = int(os.environ.get("FLIGHTLOG_TEST_SEED", "20261123"))
+
+
+def test_server_and_client_killed_at_random_moments_lose_and_double_nothing(
+    own_server: Server, place: Path, home: Path
+) -> None:
+    """SIGKILL of the server, of the client or of both, again and again; then both hold the same, line for line."""
+    chance = random.Random(SEED)
+    writers = {
+        f"w{n}": [begin("victim"), *(line(s, data={"a": s, "text": "x" * 200}, step=s) for s in range(2, 4000))]
+        for n in range(6)
+    }
+    run = run_dir(place / "run-x", "victim", writers)
+    add_media(run, "large.bin", chance.randbytes(12 << 20))
+    environ = environment(home, FLIGHTLOG_API_KEY=own_server.key)
+    words = command("sync", run, "--server", own_server.url, "--json", "--timeout", "20")
+    for turn in range(6):
+        hint = f"seed {SEED}, turn {turn}"
+        with closing(tools.Command(words, environ)) as client:
+            time.sleep(chance.uniform(0.3, 1.0))
+            victim = chance.choice(["server", "client", "both"])
+            if victim != "client":
+                own_server.kill()
+            if victim != "server":
+                client.kill()
+            if victim != "client":
+                own_server.start()
+            said = client.wait()
+        stored, here = own_server.journal("victim"), local_journal(run)
+        assert all(here[name].startswith(lines) for name, lines in stored.items()), hint
+        if victim == "server":
+            assert said.code == 0, f"{hint}: {said}"
+        if is_marked(run):
+            assert stored == here, hint
+            (run / "sync.json").unlink()
+            # Begin anew with a longer journal, so that every turn has something to interrupt.
+            for name in writers:
+                with (run / "files" / "journal" / name / "000001.jsonl").open("ab") as segment:
+                    last = here[name].count(b"\n")
+                    segment.write(b"".join(logs(last + 1, last + 1500)))
+    final = quick(*words[3:], home=home, FLIGHTLOG_API_KEY=own_server.key)
+    assert final.code == 0, f"seed {SEED}: {final}"
+    proven(own_server, run, "victim")
+    total = sum(journal.count(b"\n") for journal in local_journal(run).values()) - 7
+    counted = own_server.query("SELECT sum(count) FROM series WHERE name = '_timestamp'")
+    assert counted == [(total,)], f"seed {SEED}"
+
+
+def test_a_server_stopped_in_the_middle_and_started_again_is_waited_for(
+    own_server: Server, place: Path, home: Path
+) -> None:
+    """The sync holds on while nobody answers and goes on where it was, without being started again."""
+    writers = {f"w{n}": [begin("patient"), *logs(2, 6000)] for n in range(8)}
+    run = run_dir(place / "run-x", "patient", writers)
+    reached = threading.Event()
+
+    def stop_here(proxy: Proxy, request: tools.Request, taken: object) -> None:
+        own_server.stop()
+        reached.set()
+        tools.reset(proxy, request, taken)  # type: ignore[arg-type]
+
+    with proxied(own_server) as proxy:
+        proxy.faults = [("/records/w5", stop_here)]
+        with closing(
+            tools.Command(
+                command("sync", run, "--server", proxy.url), environment(home, FLIGHTLOG_API_KEY=own_server.key)
+            )
+        ) as client:
+            assert reached.wait(30)
+            time.sleep(0.5)
+            assert client.process.poll() is None
+            own_server.start()
+            said = client.wait()
+    assert said.code == 0 and "trying again" in said.err, said
+    assert own_server.journal("patient") == local_journal(run)
+
+
+def test_interrupting_says_that_it_goes_on_from_there(
+    server: Server, proxy: Proxy, run: Path, home: Path, run_id: str
+) -> None:
+    """Ctrl-C ends a sync with status 130 and one line."""
+    held = threading.Event()
+
+    def hold(proxy: Proxy, request: tools.Request, taken: object) -> None:
+        held.set()
+        time.sleep(1)
+
+    proxy.faults = [("/packs", hold)]
+    words = command("sync", run, "--server", proxy.url)
+    with closing(tools.Command(words, environment(home, FLIGHTLOG_API_KEY=server.key))) as client:
+        assert held.wait(30)
+        client.interrupt()
+        said = client.wait()
+    assert said.code == 130 and said.err.strip().count("\n") == 0 and "goes on from there" in said.err, said
+    assert server.sync(run, home=home).code == 0
+    proven(server, run, run_id)

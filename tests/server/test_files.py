@@ -1,0 +1,235 @@
+"""Files of runs on their way to a server: what a hostile or changed run directory can make its reader send."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+import flightlog
+from flightlog.protocol.manifest import FileEntry, Manifest
+from flightlog.sync.beneath import open_beneath
+
+from .tools import Server, add_media, line, local_journal, run_dir
+
+SECRET = b"-----BEGIN PRIVATE KEY----- of somebody else"
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file outside of every run directory that nobody must ever receive."""
+    path = tmp_path / "secret" / "id_ed25519"
+    path.parent.mkdir()
+    path.write_bytes(SECRET)
+    return path
+
+
+def holds(server: Server, content: bytes) -> bool:
+    """Tell whether a server keeps these bytes anywhere."""
+    return any(p.is_file() and content in p.read_bytes() for p in server.data.rglob("*"))
+
+
+@pytest.mark.parametrize("how", ["file is a link", "folder is a link", "files is a link", "hard way"])
+def test_a_link_out_of_the_run_directory_is_never_followed(
+    server: Server, place: Path, home: Path, run_id: str, secret: Path, how: str
+) -> None:
+    """A record names the very bytes of a secret; the path to it is a link: it is a fault, and nothing is sent."""
+    run = run_dir(place / "run-x", run_id)
+    content = SECRET + run_id.encode()
+    secret.write_bytes(content)
+    path = run / "files" / add_media(run, "id_ed25519", content)
+    if how == "file is a link":
+        path.unlink()
+        path.symlink_to(secret)
+    elif how == "folder is a link":
+        path.unlink()
+        path.parent.rmdir()
+        path.parent.symlink_to(secret.parent)
+    elif how == "files is a link":
+        (run / "files").rename(run / "real")
+        (run / "real" / "media" / "id_ed25519").unlink()
+        (run / "real" / "media").rmdir()
+        (run / "real" / "media").symlink_to(secret.parent)
+        (run / "files").symlink_to("real")
+    else:
+        path.unlink()
+        os.link(secret, path.parent / "other")
+        path.symlink_to("other")
+    said = server.sync(run, home=home)
+    assert said.code in (2, 3), said
+    assert not holds(server, content)
+    if said.code == 3:
+        assert server.journal(run_id)["w" * 16] == local_journal(run)["w" * 16], "the records are delivered"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../secret", "/etc/passwd", "media/../../../secret", "media//x", "", "media/./x", "a\\..\\b", "media/\0"],
+)
+def test_a_record_cannot_name_a_path_outside(
+    server: Server, place: Path, home: Path, run_id: str, secret: Path, path: str
+) -> None:
+    """Such an entry names no file at all: the record is delivered as it is, the file is not looked at."""
+    run = run_dir(place / "run-x", run_id)
+    entry = {"type": "text", "path": path, "size": len(SECRET), "sha256": hashlib.sha256(SECRET).hexdigest()}
+    segment = run / "files" / "journal" / ("w" * 16) / "000002.jsonl"
+    segment.write_bytes(line(23, "media", {"text": entry}, step=1))
+    said = server.sync(run, home=home)
+    assert said.code == 0, said
+    assert server.journal(run_id) == local_journal(run)
+    assert server.query("SELECT count(*) FROM files f JOIN runs r ON r.id = f.run_id WHERE r.run_id = ?", run_id) == [
+        (0,)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["missing", "changed", "longer", "fifo", "folder", "socket"])
+def test_a_file_that_is_not_what_was_recorded_is_named_and_the_rest_delivered(
+    server: Server, place: Path, home: Path, run_id: str, kind: str
+) -> None:
+    """Exit status 3 without waiting for a pipe that nobody writes to; the other file arrives."""
+    run = run_dir(place / "run-x", run_id)
+    path = run / "files" / add_media(run, "bad.txt", b"hello " + run_id.encode())
+    good = add_media(run, "good.txt", b"good", writer="media2")
+    path.unlink()
+    if kind == "changed":
+        path.write_bytes(b"HELLO " + run_id.encode())
+    elif kind == "longer":
+        path.write_bytes(b"hello " + run_id.encode() + b"!")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        os.mknod(path, 0o140644)
+    said = server.sync(run, home=home)
+    assert said.code == 3 and any(str(path) in fault for fault in said.runs[0]["faults"]), said
+    assert server.api("GET", f"runs/admin/p/{run_id}/files/{good}").body == b"good"
+    assert server.api("GET", f"runs/admin/p/{run_id}/files/media/bad.txt").status == 404
+    assert server.journal(run_id) == local_journal(run)
+    if path.is_dir():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    path.write_bytes(b"hello " + run_id.encode())
+    assert server.sync(run, home=home).code == 0, "once it is mended, the next sync delivers it"
+
+
+def test_the_journal_itself_may_be_no_link(server: Server, place: Path, home: Path, run_id: str, secret: Path) -> None:
+    """A segment or a writer's folder that is a link is not read."""
+    run = run_dir(place / "run-x", run_id)
+    journal = run / "files" / "journal"
+    (journal / ("w" * 16) / "000002.jsonl").symlink_to(secret)
+    secret.with_name("000001.jsonl").write_bytes(line(1, data={"stolen": 1}))
+    (journal / "linked").symlink_to(secret.parent)
+    said = server.sync(run, home=home)
+    assert said.code in (0, 3), said
+    assert set(server.journal(run_id)) == {"w" * 16}
+    assert not holds(server, b"stolen")
+
+
+@pytest.mark.parametrize("path", ["", "/", ".", "..", "a/..", "../a", "a//b", "/etc/passwd", "a/"])
+def test_open_beneath_opens_no_path_that_leads_elsewhere(tmp_path: Path, path: str) -> None:
+    """Whatever stands between the slashes."""
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError):
+        open_beneath(tmp_path, path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256 << 10, (1 << 20) + 1, 9 << 20])
+def test_a_file_of_any_size_arrives_as_it_is(server: Server, place: Path, home: Path, run_id: str, size: int) -> None:
+    """From no bytes to many chunks; and a second run with the same content sends no chunk again."""
+    run = run_dir(place / "run-x", run_id)
+    content = random.Random(size).randbytes(size)
+    path = add_media(run, "file.bin", content)
+    assert server.sync(run, home=home).code == 0
+    assert server.api("GET", f"runs/admin/p/{run_id}/files/{path}").body == content
+    other = run_dir(place / "run-y", f"{run_id}-again")
+    add_media(other, "file.bin", content)
+    said = server.sync(other, home=home)
+    assert said.code == 0 and said.runs[0]["bytes_sent"] == 0
+    assert server.api("GET", f"runs/admin/p/{run_id}-again/files/{path}").body == content
+
+
+def test_only_the_chunks_that_changed_are_sent(server: Server, place: Path, home: Path, run_id: str) -> None:
+    """Of a checkpoint with one byte more at its beginning nearly everything is known already."""
+    content = random.Random(7).randbytes(8 << 20)
+    run = run_dir(place / "run-x", run_id)
+    add_media(run, "one.bin", content)
+    assert server.sync(run, home=home).code == 0
+    add_media(run, "two.bin", b"!" + content, writer="media2")
+    said = server.sync(run, home=home)
+    assert said.code == 0 and 0 < said.runs[0]["bytes_sent"] < 5 << 20, said
+
+
+# -- artifacts ---------------------------------------------------------------------------------------------------------
+
+
+def record_artifact(place: Path, project: str, content: bytes, **more: object) -> str:
+    """Record a run that logs an artifact `model` of one file; return its id."""
+    source = place / "weights.bin"
+    source.write_bytes(content)
+    with flightlog.init(project=project, dir=place / "flightlog", mode="offline") as run:
+        run.log_artifact(source, name="model", type="model", **more)  # type: ignore[arg-type]
+    return run.id
+
+
+def test_aliases_follow_the_clock_and_not_the_order_of_syncs(
+    server: Server, place: Path, home: Path, run_id: str
+) -> None:
+    """`latest` is the version logged last, also when the older run is delivered later, or once more."""
+    first = record_artifact(place, run_id, b"old")
+    second = record_artifact(place, run_id, b"new")
+    old, new = (next((place / "flightlog").glob(f"run-*-{i}")) for i in (first, second))
+    for directory in (new, old, new, old):
+        (directory / "sync.json").unlink(missing_ok=True)
+        assert server.sync(directory, home=home).code == 0
+    shown = server.api("GET", f"artifacts/admin/{run_id}/model/latest").json()
+    assert shown["run"] == second and shown["aliases"] == ["latest"]
+    assert server.api("GET", f"artifacts/admin/{run_id}/model/latest/files/weights.bin").body == b"new"
+
+
+def test_versions_are_numbered_per_project_and_the_same_content_is_the_same_version(
+    server: Server, place: Path, home: Path, run_id: str
+) -> None:
+    """v0 and v1 whatever the runs called them, and no v2 for what is v0 already."""
+    ids = [record_artifact(place, run_id, content) for content in (b"a", b"b", b"a")]
+    for run in ids:
+        assert server.sync(next((place / "flightlog").glob(f"run-*-{run}")), home=home).code == 0
+    for which, content in (("v0", b"a"), ("v1", b"b"), ("latest", b"a")):
+        assert server.api("GET", f"artifacts/admin/{run_id}/model/{which}/files/weights.bin").body == content
+    assert server.api("GET", f"artifacts/admin/{run_id}/model/v2").status == 404
+
+
+def test_an_artifact_with_a_changed_file_is_not_committed(server: Server, place: Path, home: Path, run_id: str) -> None:
+    """A version is whole or not there: status 3 and no version."""
+    run = record_artifact(place, run_id, b"weights")
+    directory = next((place / "flightlog").glob(f"run-*-{run}"))
+    (staged,) = directory.glob("files/artifacts/model/*/files/weights.bin")
+    staged.write_bytes(b"WEIGHTS")
+    said = server.sync(directory, home=home)
+    assert said.code == 3 and "weights.bin" in " ".join(said.runs[0]["faults"]), said
+    assert server.api("GET", f"artifacts/admin/{run_id}/model/latest").status == 404
+
+
+@pytest.mark.parametrize("fault", ["missing", "garbage", "other", "link"])
+def test_a_manifest_that_is_not_the_recorded_one_is_named(
+    server: Server, place: Path, home: Path, run_id: str, fault: str, secret: Path
+) -> None:
+    """Status 3; the records are delivered all the same."""
+    run = record_artifact(place, run_id, b"weights")
+    directory = next((place / "flightlog").glob(f"run-*-{run}"))
+    (manifest,) = directory.glob("files/artifacts/model/*/manifest.json")
+    manifest.unlink()
+    if fault == "garbage":
+        manifest.write_text("{")
+    elif fault == "other":
+        entry = FileEntry("../../../secret/id_ed25519", len(SECRET), hashlib.sha256(SECRET).hexdigest())
+        manifest.write_bytes(Manifest("model", "model", (entry,)).to_json())
+    elif fault == "link":
+        manifest.symlink_to(secret)
+    said = server.sync(directory, home=home)
+    assert said.code == 3 and str(manifest) in " ".join(said.runs[0]["faults"]), said
+    assert server.journal(run) == local_journal(directory)
+    assert not holds(server, SECRET)
