@@ -2,8 +2,8 @@
 
 Ten floats a step, offline. The floor is orjson.dumps and os.write of the same values; flightlog, and with --peers what
 is installed of trackio, wandb and mlflow, run in rounds by turns with it, each in a process of its own, so that a
-machine whose speed drifts treats them alike. Printed are the caller's p50, p99 and p99.9 in microseconds, the ratio of the p50s
-to the floor's of the same round (median over rounds), and what import, init and finish took.
+machine whose speed drifts treats them alike. Printed are the caller's p50, p99 and p99.9 in microseconds, the ratio of
+the p50s to the floor's of the same round (median over rounds), and what import, init and finish took.
 """
 
 from __future__ import annotations
@@ -129,9 +129,8 @@ def main() -> None:
         found = {name: in_process(name, arguments.steps if name != "mlflow" else 300) for name in names}
         rounds.append({name: figures for name, figures in found.items() if figures})
     print(f"{arguments.rounds} rounds of {arguments.steps:,} steps of {METRICS} floats; medians over the rounds")
-    print(
-        f"{'':<10} {'p50 us':>8} {'p99 us':>8} {'p99.9 us':>9} {'x floor':>8} {'import ms':>10} {'init ms':>8} {'finish ms':>10}"
-    )
+    widths = {"p50 us": 8, "p99 us": 8, "p99.9 us": 9, "x floor": 8, "import ms": 10, "init ms": 8, "finish ms": 10}
+    print(" ".join([" " * 10, *(f"{title:>{width}}" for title, width in widths.items())]))
     for name in names:
         those = [r for r in rounds if name in r and "floor" in r]
         if those:

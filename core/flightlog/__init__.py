@@ -38,14 +38,13 @@ __all__ = [
     "Run",
     "Text",
     "UsageError",
-    "config",
     "finish",
     "init",
     "log",
     "log_artifact",
-    "run",
-    "summary",
 ]
+# Those of the current run, looked up at each use: `flightlog.run` is None where there is none, the others raise.
+_OF_THE_RUN = ("config", "run", "summary")
 
 
 def __getattr__(name: str) -> Any:
@@ -71,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_OF_THE_RUN, "__version__"]

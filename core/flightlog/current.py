@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from . import rundir, settings
-from .errors import ResumeError, UsageError
+from .errors import NoRunError, ResumeError, UsageError
 from .journal.fold import Fold
 from .mappings import as_mapping
 from .protocol.names import checked_name, friendly_name, new_run_id
@@ -174,10 +174,10 @@ def _find(chosen: settings.Settings) -> tuple[Path, Earlier | None]:
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
-    """Record values in the current run; see `Run.log`. Raises UsageError where there is none."""
+    """Record values in the current run; see `Run.log`. Raises NoRunError where there is none."""
     run = _current
     if run is None:
-        raise UsageError("log(): there is no run; call flightlog.init() first")
+        raise NoRunError("log(): there is no run; call flightlog.init() first")
     run.log(data, step, commit)
 
 
@@ -195,9 +195,9 @@ def finish(exit_code: int | None = None) -> None:
 
 
 def current(what: str) -> Run:
-    """Return the current run. Raises UsageError, naming `what` was asked for, where there is none."""
+    """Return the current run. Raises NoRunError, naming `what` was asked for, where there is none."""
     if _current is None:
-        raise UsageError(f"{what}: there is no run; call flightlog.init() first")
+        raise NoRunError(f"{what}: there is no run; call flightlog.init() first")
     return _current
 
 

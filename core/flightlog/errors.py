@@ -2,6 +2,7 @@
 
     FlightlogError
     ├── UsageError              the call itself is wrong: log("x"), log() after finish(), a run id with a slash
+    │   ├── NoRunError          flightlog.log, flightlog.config and their like where no run has begun
     │   └── ResumeError         resume="must" and no such run, resume="never" and there is one
     ├── SettingsError           a settings file or variable that cannot be understood
     ├── MissingDependency       an optional package is needed for this value; the text has the pip command
@@ -27,6 +28,10 @@ class FlightlogError(Exception):
 
 class UsageError(FlightlogError, ValueError):
     """The call itself is wrong. Also a ValueError, so that callers need not know flightlog."""
+
+
+class NoRunError(UsageError, AttributeError):
+    """There is no current run. Also an AttributeError: without a run, `flightlog.config` is not there."""
 
 
 class ResumeError(UsageError):

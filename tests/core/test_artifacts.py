@@ -182,3 +182,16 @@ def test_a_run_with_a_giant_identity_is_still_readable(journal: JournalOf) -> No
     run.finish()
     found = journal(run.dir)
     assert found.sound and found.fold.id == "giant" and found.logged("x") == [1]
+
+
+def test_a_working_directory_can_be_an_artifact(tmp_path: Path) -> None:
+    """log_artifact(".") keeps what lies there, but not the runs recorded below it, and so does not grow by itself."""
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    run = flightlog.init(dir=tmp_path / "flightlog")
+    sizes = []
+    for _ in range(2):
+        version = run.log_artifact(tmp_path, name="all")
+        assert version is not None
+        sizes.append(sorted(p.relative_to(version.files).as_posix() for p in version.files.rglob("*") if p.is_file()))
+    assert "model.bin" in sizes[0] and not [name for name in sizes[0] if "run-" in name]
+    assert sizes[0] == sizes[1]

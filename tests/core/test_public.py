@@ -13,14 +13,23 @@ from flightlog import errors
 def test_the_public_names() -> None:
     """What `flightlog` offers, and that each name is there."""
     assert flightlog.__all__ == [
-        "Api", "FlightlogError", "Image", "Run", "Text", "UsageError", "config", "finish", "init", "log",
-        "log_artifact", "run", "summary",
+        "Api", "FlightlogError", "Image", "Run", "Text", "UsageError", "finish", "init", "log", "log_artifact",
     ]  # fmt: skip
     flightlog.init(mode="disabled")
-    assert all(getattr(flightlog, name) is not None for name in flightlog.__all__)
-    assert set(dir(flightlog)) == {*flightlog.__all__, "__version__"}
+    assert all(getattr(flightlog, name) is not None for name in dir(flightlog))
+    assert set(dir(flightlog)) == {*flightlog.__all__, "config", "run", "summary", "__version__"}
     with pytest.raises(AttributeError, match="nope"):
         flightlog.nope  # noqa: B018
+
+
+def test_looking_at_the_module_without_a_run_does_no_harm() -> None:
+    """`import *`, hasattr and inspect work before init; config says what to do when it is asked for."""
+    names: dict[str, object] = {}
+    exec("from flightlog import *", names)
+    assert names["init"] is flightlog.init
+    assert flightlog.run is None and not hasattr(flightlog, "config")
+    with pytest.raises(flightlog.UsageError, match=r"call flightlog\.init"):
+        flightlog.config  # noqa: B018
 
 
 def test_the_arguments_of_init() -> None:

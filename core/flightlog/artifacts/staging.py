@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..protocol.manifest import FileEntry, is_safe_path
+from ..rundir import is_run_dir
 
 _BLOCK = 4 << 20
 # ioctl_ficlone(2): _IOW(0x94, 9, int)
@@ -19,6 +20,8 @@ _FICLONE = 0x40049409
 
 def sources(path: Path) -> list[tuple[str, Path]]:
     """Return (path within the artifact, file) of a file, or of every file below a folder in order of path.
+
+    The folder may hold the runs themselves, as a working directory does: run directories below it are passed over.
 
     Raises:
         UsageError: there is nothing at `path`, or a name in it cannot be kept.
@@ -37,7 +40,7 @@ def sources(path: Path) -> list[tuple[str, Path]]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_run_dir(Path(parent, name)))
         yield from (p for p in (Path(parent, n) for n in names) if p.is_file())
 
 
