@@ -125,7 +125,7 @@ def test_history_gives_every_value_back(source: str, read: Read, train: Train) -
             run.log({}, step=6)
     """)
     (run,) = read(source).runs()
-    expected = [
+    expected: list[dict[str, Any]] = [
         {"_step": -3, "a": 7.0},
         {"_step": 0, "a": 1.5, "n": math.nan, "i": math.inf, "m": -math.inf},
         {"_step": 1, "a": 2, "text": "NaN", "flag": True, "none": None, "list": [1, 2.5, math.nan]},

@@ -127,7 +127,7 @@ def test_a_revoked_key_and_its_sessions_end_at_once(server: Server, run_id: str)
 )
 def test_whatever_stands_in_the_authorization_header(server: Server, header: str) -> None:
     """401, never a failure; `bearer` in any case is understood."""
-    answer = server.get("/api/v1/me", headers={"Authorization": header.encode("latin-1")})  # type: ignore[dict-item]
+    answer = server.get("/api/v1/me", headers={"Authorization": header.encode("latin-1")})
     assert is_no(answer, 401)
     good = server.get("/api/v1/me", headers={"Authorization": f"bEaReR {server.key}"})
     assert good.status == 200
@@ -532,9 +532,11 @@ def _tar(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_FORM
     return whole.getvalue()
 
 
-def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", **pax: str) -> tarfile.TarInfo:
+def _member(
+    name: str, kind: bytes = tarfile.REGTYPE, link: str = "", pax: dict[str, str] | None = None
+) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
-    member.type, member.linkname, member.pax_headers = kind, link, dict(pax)
+    member.type, member.linkname, member.pax_headers = kind, link, pax or {}
     return member
 
 
@@ -553,13 +555,13 @@ BAD_PACKS: dict[str, bytes] = {
     "a folder": _tar((_member(_HASH, tarfile.DIRTYPE), b"")),
     "a device": _tar((_member(_HASH, tarfile.CHRTYPE), b"")),
     "a pipe": _tar((_member(_HASH, tarfile.FIFOTYPE), b"")),
-    "a sparse file": _tar((_member(_HASH, **{"GNU.sparse.map": "0,7", "GNU.sparse.size": "7"}), b"content")),
-    "a senseless sparse map": _tar((_member(_HASH, **{"GNU.sparse.map": "x,y", "GNU.sparse.size": "7"}), b"content")),
+    "a sparse file": _tar((_member(_HASH, pax={"GNU.sparse.map": "0,7", "GNU.sparse.size": "7"}), b"content")),
+    "a senseless sparse map": _tar((_member(_HASH, pax={"GNU.sparse.map": "x,y", "GNU.sparse.size": "7"}), b"content")),
     "a senseless sparse version": _tar(
-        (_member(_HASH, **{"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), b"content")
+        (_member(_HASH, pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), b"content")
     ),
-    "a senseless size": _tar((_member(_HASH, size="-9"), b"content")),
-    "a size without end": _tar((_member(_HASH, size="9" * 30), b"content")),
+    "a senseless size": _tar((_member(_HASH, pax={"size": "-9"}), b"content")),
+    "a size without end": _tar((_member(_HASH, pax={"size": "9" * 30}), b"content")),
     "an empty chunk": _tar((_member(hashlib.sha256(b"").hexdigest()), b"")),
     "a chunk of 9 MiB": _tar((_member(hashlib.sha256(b"\0" * (9 << 20)).hexdigest()), b"\0" * (9 << 20))),
     "half a pack": pack_of(b"content" * 1000)[:2000],
@@ -617,12 +619,13 @@ def _file(
     return {"path": path, "size": size, "sha256": sha256, "chunks": [[_HASH, 7]] if chunks is None else chunks}
 
 
+BAD_CHUNKS: list[object] = [[], [[_HASH]], [[_HASH, "7"]], [["x", 7]], [[_HASH, 0], [_HASH, 7]], {}]
 BAD_FILES: list[object] = [
     *(None, 5, [], {}, {"files": 5}, {"files": [5]}, {"files": [{}]}, {"files": {"a": 1}}),
     *({"files": [_file(path=p)]} for p in ("../a", "/a", "a//b", "", "a/../b", "a\\b", "a\0", "x" * 1001, "\ud800", 5)),
     *({"files": [_file(size=s)]} for s in (8, -7, "7", 7.0, True)),
     *({"files": [_file(sha256=h)]} for h in ("0" * 64, "", None, _HASH.upper())),
-    *({"files": [_file(chunks=c)]} for c in ([], [[_HASH]], [[_HASH, "7"]], [["x", 7]], [[_HASH, 0], [_HASH, 7]], {})),
+    *({"files": [_file(chunks=c)]} for c in BAD_CHUNKS),
     {"files": [_file(size=1 << 40, chunks=[[_HASH, 1 << 40]])]},
 ]
 

@@ -209,7 +209,7 @@ class Server:
         self, *paths: Path, home: Path, url: str | None = None, key: str | None = None, options: tuple[str, ...] = ()
     ) -> Said:
         """Sync runs to it with the admin's key, or another, and return what `--json` says."""
-        words = ("sync", *paths, "--server", url or self.url, "--json", *options)
+        words: tuple[str | Path, ...] = ("sync", *paths, "--server", url or self.url, "--json", *options)
         return quick(*words, home=home, FLIGHTLOG_API_KEY=key or self.key)
 
     def create_user(self, name: str) -> str:
@@ -361,28 +361,30 @@ def on_terminal(words: list[str], env: Mapping[str, str], cwd: Path, typed: Mapp
     """Run a command on a terminal of its own; when it shows a key of `typed`, the value is typed."""
     import pty
 
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.chdir(cwd)
-        os.execvpe(words[0], words, dict(env))
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        words, env=dict(env), cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
     shown, waiting, until = b"", dict(typed or {}), time.monotonic() + 60
-    with closing(os.fdopen(fd, "r+b", buffering=0)):
+    try:
         while time.monotonic() < until:
-            if not select.select([fd], [], [], 0.2)[0]:
+            if not select.select([ours], [], [], 0.2)[0]:
                 continue
             try:
-                part = os.read(fd, 65536)
+                part = os.read(ours, 65536)
             except OSError:  # Linux: the other side is closed
                 part = b""
             if not part:
                 break
             shown += part
             for question in [q for q in waiting if q.encode() in shown]:
-                os.write(fd, waiting.pop(question).encode() + b"\n")
+                os.write(ours, waiting.pop(question).encode() + b"\n")
         else:
-            os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    return Said(os.waitstatus_to_exitcode(status), shown.decode(errors="replace"), "")
+            process.kill()
+    finally:
+        os.close(ours)
+    return Said(process.wait(30), shown.decode(errors="replace"), "")
 
 
 # -- a network that fails ----------------------------------------------------------------------------------------------
