@@ -32,9 +32,12 @@ class DisabledRun(Run):
         self.rundir = RunDir(Path(chosen.dir).absolute() / "disabled")
         self._pid = os.getpid()
         self._state = "running"
-        self._step = 0
         self.config = Config(dict(as_mapping("config=", config)), lambda values: values)
         self.summary = Summary({}, lambda values: values)
+
+    @property
+    def step(self) -> int:
+        return 0
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
         pass

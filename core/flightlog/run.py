@@ -38,11 +38,10 @@ if TYPE_CHECKING:
     from .media.base import Media
 
 SPEC_SECONDS = 5.0
+_MAX_STEP = (1 << 63) - 1
 HEARTBEAT_SECONDS = 30.0
 LONG_TEXT = 64 << 10
 MAX_DATA = record.MAX_LINE - 4096
-# Values that orjson writes as they are; everything else takes the slower, forgiving road.
-_PLAIN = frozenset((int, float, bool))
 
 
 class Run:
@@ -96,8 +95,8 @@ class Run:
         self._pid = os.getpid()
         self._started = time.time()
         self._process_started = _process_start()
-        self._step = before.step if before else 0
-        self._step_lock = threading.RLock()  # a signal handler may log, too
+        self._generation = _generation
+        self._end_lock = threading.RLock()  # a signal handler may end the run, too
         self._state = "running"
         self._exit_code: int | None = None
         words = [text(word) for word in getattr(sys, "orig_argv", sys.argv)]
@@ -108,7 +107,7 @@ class Run:
         self.summary = Summary(self._summary, lambda values: self._record_values("summary", values))
         self._spec_dirty = False
         self._spec_written = 0.0
-        self._writer = Writer(rundir.journal)
+        self._writer = Writer(rundir.journal, next_step=before.step if before else 0)
         first = self._plain("config", as_mapping("config=", config))
         self._write_first_record(parents or {}, first)
         self._config.update(first.values)
@@ -123,7 +122,7 @@ class Run:
 
     @property
     def step(self) -> int:
-        return self._step
+        return self._writer.next_step
 
     @property
     def state(self) -> str:
@@ -143,24 +142,26 @@ class Run:
         """
         if self._state != "running":
             self._must_run("log()")
-        if not isinstance(data, Mapping):
+        if type(data) is not dict and not isinstance(data, Mapping):
             raise UsageError(f"log() takes a mapping of names to values, not {type(data).__name__}")
-        writer = self._writer_here()  # first of all: in a forked child the locks are new from here on
-        at = self._take_step(step, commit)
-        if _PLAIN.issuperset(map(type, data.values())):
-            try:
-                encoded = orjson.dumps(data)
-            except TypeError:  # a key that is no text, or an integer beyond 64 bits
-                encoded = b"null"
-            # null is how orjson writes NaN; a key that merely contains the word takes the slower road for nothing.
-            if b"null" not in encoded and len(encoded) < MAX_DATA:
-                if not writer.append("log", b'"step":%d,"data":%b' % (at, encoded)):
+        if step is not None:
+            step = _as_step(step)
+        writer = self._writer if self._generation == _generation else self._writer_here()
+        try:
+            # What passes both is plain numbers: orjson knows no foreign types, and texts, lists and None have no sum.
+            encoded = orjson.dumps(data)
+            total = sum(data.values())
+        except TypeError:
+            pass
+        else:
+            if total - total == 0 and len(encoded) < MAX_DATA:  # it is not, with NaN or an infinity among them
+                if not writer.append_log(step, commit, encoded):
                     self._must_run("log()")
                 self._summary.update(data)
                 self._spec_dirty = True
                 return
         with guarded("log()"):
-            self._log_any(data, at)
+            self._log_any(data, writer.take_step(step, commit))
 
     def log_artifact(
         self,
@@ -233,19 +234,6 @@ class Run:
         return f"<flightlog run {self.id} {self.name!r} of {self.project!r}, {self._state}, in {self.dir}>"
 
     # -- steps and values ----------------------------------------------------------------------------------------------
-
-    def _take_step(self, step: int | None, commit: bool) -> int:
-        with self._step_lock:
-            if step is None:
-                at = self._step
-                if commit:
-                    self._step = at + 1
-                return at
-            at = _as_step(step)
-            after = at + 1 if commit else at
-            if after > self._step:
-                self._step = after
-            return at
 
     def _log_any(self, data: Mapping[str, Any], step: int) -> None:
         """The forgiving road of log(): whatever is in `data`, what can be kept is."""
@@ -348,20 +336,21 @@ class Run:
     # -- writers, the first record, the end ----------------------------------------------------------------------------
 
     def _writer_here(self) -> Writer:
-        if self._pid != os.getpid():
+        if self._generation != _generation:
             self._adopt_in_child()
         return self._writer
 
     def _adopt_in_child(self) -> None:
         """In a forked child: a writer of its own, whose parent is the one it was copied from."""
         with _child_lock:
-            if self._pid == os.getpid():
+            if self._generation == _generation:
                 return
             inherited = self._writer
-            self._step_lock = threading.RLock()
+            self._end_lock = threading.RLock()
             self._owns_spec = False
-            self._writer = Writer(self.rundir.journal)
+            self._writer = Writer(self.rundir.journal, next_step=inherited.next_step)
             self._pid = os.getpid()
+            self._generation = _generation
             self._write_first_record({inherited.name: inherited.seq}, Encoded({}))
             self._housekeeper = Housekeeper(self._tick)
             inherited.abandon()
@@ -393,7 +382,7 @@ class Run:
         if self._state == "running":
             with guarded("finish()"):
                 self._writer_here()
-        with self._step_lock:
+        with self._end_lock:
             if self._state != "running":
                 return
             self._state = state
@@ -453,22 +442,25 @@ class Run:
             "command": self._command,
             "config": _readable(self._config.copy()),
             "summary": _readable(self._summary.copy()),
-            "step": self._step,
+            "step": self.step,
             "records": self._writer.seq + (before.records if before else 0),
             "bytes": self._writer.total_bytes,
         }
 
 
 _child_lock = threading.RLock()
+# How many forks this process is away from the one that was started; cheaper to compare than os.getpid().
+_generation = 0
 
 
-def _renew_child_lock() -> None:
-    global _child_lock
+def _note_fork() -> None:
+    global _child_lock, _generation
     _child_lock = threading.RLock()
+    _generation += 1
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_child_lock)
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def _process_start() -> float | None:
@@ -482,11 +474,13 @@ def _process_start() -> float | None:
 
 
 def _as_step(step: Any) -> int:
+    if type(step) is int and -_MAX_STEP <= step < _MAX_STEP:
+        return step
     try:
         at = operator.index(step)
     except TypeError:
         at = _whole_number(step)
-    if not -(1 << 63) <= at < (1 << 63) - 1:
+    if not -_MAX_STEP <= at < _MAX_STEP:
         raise UsageError(f"log(step={step!r}): a step has at most 64 bits")
     return at
 

@@ -56,6 +56,15 @@ def encode(seq: int, t: float, kind: str, body: bytes) -> bytes:
     return b'%b,"crc":"%08x"}\n' % (line, zlib.crc32(line))
 
 
+def encode_log(seq: int, t: float, step: int, data: bytes) -> bytes:
+    """Return the line of a log record, as `encode` would, in half the time: this is what a training waits for."""
+    seconds = int(t)
+    line = b'{"seq":%d,"t":%d.%06d,"kind":"log","step":%d,"data":%b' % (
+        seq, seconds, int((t - seconds) * 1e6), step, data,
+    )  # fmt: skip
+    return b'%b,"crc":"%08x"}\n' % (line, zlib.crc32(line))
+
+
 def body(data: bytes, step: int | None = None, nonfinite: list[str] | None = None) -> bytes:
     """Return the body of a record from its encoded data; `nonfinite` names the keys written as "NaN" and the like."""
     head = b'"data":%b' % data if step is None else b'"step":%d,"data":%b' % (step, data)
