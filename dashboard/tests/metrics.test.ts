@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { matches, nonfiniteOf, sectionOf, summaryColumns, toSections } from "../src/lib/metrics";
+import { matches, sectionOf, summaryColumns, toSections } from "../src/lib/metrics";
 import type { JsonObject, Metric, Run } from "../src/lib/types";
 
 function metric(name: string, numeric = true): Metric {
@@ -41,13 +41,5 @@ describe("summaryColumns", () => {
   it("never moves a column that is shown", () => {
     expect(summaryColumns(runs, ["loss"], 5)).toEqual(["loss", "acc"]);
     expect(summaryColumns([], ["loss", "acc"], 1)).toEqual(["loss", "acc"]);
-  });
-});
-
-describe("nonfiniteOf", () => {
-  it("reads the sibling object and nothing that only looks like it", () => {
-    expect(nonfiniteOf({ loss: null, nonfinite: { loss: "NaN" } })).toEqual({ loss: "NaN" });
-    expect(nonfiniteOf({ nonfinite: 3 })).toEqual({});
-    expect(nonfiniteOf({})).toEqual({});
   });
 });

@@ -24,6 +24,7 @@ def listen(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, kind, proto)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        sock.listen(2048)  # from here on a client that is quick waits instead of being refused
     except OSError as error:
         raise FlightlogError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     return sock

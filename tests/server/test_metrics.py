@@ -294,3 +294,10 @@ def test_a_record_is_what_the_reader_reads(database: Database) -> None:
     encoded = Encoded({"a": math.nan}, ["a"])
     raw = encode(1, T0, "log", record_body(encoded.json(), 3, encoded.nonfinite))
     assert same(decode(raw).data["a"], math.nan) and decode(raw).step == 3
+
+
+def test_a_text_among_numbers_is_no_point_of_the_line() -> None:
+    """A chart leaves out the step at which a metric was a text or nothing; NaN stays, as what it is."""
+    mixed = query._numbers(codec.from_values([1, 2, 3, 4], [0, 1, 2, 3], [0.5, "warming up", float("nan"), None]))
+    assert mixed.steps.tolist() == [0, 2]
+    assert mixed.floats()[0] == 0.5 and np.isnan(mixed.floats()[1])

@@ -88,7 +88,7 @@ def _timeout(given: float | None) -> float:
 
 
 def _tell_of_wait(error: RetryableError, wait: float) -> None:
-    click.echo(f"flightlog: {error}; trying again in {wait:.0f} s", err=True)
+    click.echo(f"flightlog: {error}; trying again in {wait:.1f} s", err=True)
 
 
 class _Silent:
@@ -215,7 +215,9 @@ def _print_summary(report: Report) -> None:
     if not delivered and not failed:
         click.echo(f"nothing to sync: {report.origin} has all {known} run{'s' * (known != 1)} below here")
         return
+    damaged = sum(r.status == "damaged" for r in report.results)
     parts = [f"{delivered} delivered to {report.origin} as {report.account}"]
+    parts += [f"{damaged} of them damaged"] if damaged else []
     parts += [f"{known} up to date"] if known else []
     parts += [f"{failed} failed"] if failed else []
     click.echo(", ".join(parts))

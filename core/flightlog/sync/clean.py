@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 
+from .. import rundir
 from ..errors import DamagedError
 from ..journal.scan import fold_directories
 from ..resume import DELIVERED
@@ -132,8 +133,11 @@ def _proven(outcome: Outcome, aside: RunDir) -> set[Path]:
 
 
 def _mend_links(root: Path) -> None:
-    """Take away the links to a run that is gone."""
-    for name in ("latest", "latest.spec", "files"):
+    """Let the links to a run that is gone lead to the newest one that is left, or take them away."""
+    left = sorted((d.path.name, d) for d in rundir.discover(root, max_depth=1))
+    if left and not (root / "latest").exists():
+        rundir.point_latest(root, left[-1][1])
+    for name in ("latest", rundir.SPEC, "files"):
         link = root / name
         if link.is_symlink() and not link.exists():
             link.unlink()

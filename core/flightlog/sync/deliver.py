@@ -184,7 +184,8 @@ class Delivery:
                 if done.last:
                     outcome.faults.append(f"the receipt does not name writer {name}")
             elif state_there.lost:
-                outcome.faults.append(f"the server lacks seq {format_ranges(state_there.lost)} of writer {name}")
+                if state_there.lost != done.report.missing:  # what this disk cannot give either is named already
+                    outcome.faults.append(f"the server lacks seq {format_ranges(state_there.lost)} of writer {name}")
             elif not done.confirmed and (state_there.last, state_there.digest) != (done.last, done.digest):
                 outcome.faults.append(f"the receipt for writer {name} is not what this disk holds")
         for path, facts in outcome.files.items():

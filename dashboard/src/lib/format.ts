@@ -121,9 +121,8 @@ export function plural(count: number, noun: string): string {
   return `${formatExact(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** A value of a config or a summary on one line; `nonfinite` says what a null stands for. */
-export function formatValue(value: Json | undefined, nonfinite?: string): string {
-  if (nonfinite !== undefined && value === null) return nonfinite;
+/** A value of a config or a summary on one line. NaN and the infinities come as the texts that say so. */
+export function formatValue(value: Json | undefined): string {
   if (value === undefined) return "";
   if (value === null) return "null";
   if (typeof value === "number") return formatNumber(value);

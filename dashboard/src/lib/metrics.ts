@@ -1,6 +1,6 @@
 /** Which charts a run has, in which sections, and which values stand in a table of runs. */
 
-import type { JsonObject, Metric, Run } from "./types";
+import type { Metric, Run } from "./types";
 
 export const PLAIN_SECTION = "charts";
 
@@ -66,13 +66,4 @@ export function summaryColumns(runs: Run[], shown: string[], most: number): stri
   }
   const fresh = [...counts].sort((a, b) => b[1] - a[1] || naturally.compare(a[0], b[0])).map(([key]) => key);
   return [...shown, ...fresh].slice(0, Math.max(shown.length, most));
-}
-
-/** What a null in an object stands for: its sibling `nonfinite` says so by key. */
-export function nonfiniteOf(object: JsonObject): Record<string, string> {
-  const field = object.nonfinite;
-  if (field === null || typeof field !== "object" || Array.isArray(field)) return {};
-  return Object.fromEntries(
-    Object.entries(field).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
-  );
 }

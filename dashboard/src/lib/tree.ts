@@ -19,7 +19,7 @@ function isDict(value: Json): value is JsonObject {
 }
 
 /** Lines in the order of the keys as logged; an empty dict is a value of its own. */
-export function toLines(object: JsonObject, nonfinite: Record<string, string> = {}): Line[] {
+export function toLines(object: JsonObject): Line[] {
   const lines: Line[] = [];
   const walk = (dict: JsonObject, prefix: string, depth: number) => {
     for (const [key, value] of Object.entries(dict)) {
@@ -28,7 +28,7 @@ export function toLines(object: JsonObject, nonfinite: Record<string, string> = 
         lines.push({ path, key, depth, text: null, exact: null });
         walk(value, path, depth + 1);
       } else {
-        const text = formatValue(value, depth === 0 ? nonfinite[key] : undefined);
+        const text = formatValue(value);
         lines.push({ path, key, depth, text, exact: typeof value === "number" ? formatExact(value) : null });
       }
     }

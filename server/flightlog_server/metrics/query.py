@@ -158,6 +158,7 @@ def line(
         return {"metric": metric, "count": 0, "reduced": False, "steps": [], "values": [], "nonfinite": {}}
     order = _ordered(connection, run_id, by_writer)
     columns = _later_wins({w: _window(c, low, high) for w, c in by_writer.items()}, order)
+    columns = _numbers(columns)
     numbers = columns.floats()
     answer: dict[str, Any] = {"metric": metric, "count": len(columns), "reduced": len(columns) > points}
     if not answer["reduced"]:
@@ -176,6 +177,14 @@ def line(
         "low": _json_values(lows)["values"],
         "high": _json_values(highs)["values"],
     }
+
+
+def _numbers(columns: Columns) -> Columns:
+    """Return what a chart can draw: texts, None and lists are logged values, but no points of a line."""
+    if isinstance(columns.values, np.ndarray):
+        return columns
+    kept = [i for i, value in enumerate(columns.values) if isinstance(value, int | float)]
+    return Columns(columns.seqs[kept], columns.steps[kept], [columns.values[i] for i in kept])
 
 
 def _json_values(numbers: Floats) -> dict[str, Any]:
