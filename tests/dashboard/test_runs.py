@@ -209,16 +209,15 @@ def test_many_runs_by_keyboard_and_filter(signed_in: Any, recorded: Callable[[st
     signed_in.goto("/w/admin/many")
     signed_in.locator("[data-row='0']").wait_for()
     assert signed_in.locator("[data-row]").count() < 80
-    signed_in.keyboard.press("j")
-    assert signed_in.evaluate("() => document.activeElement.dataset.row") == "0"
-    for _ in range(115):
+    for row in range(116):
         signed_in.keyboard.press("j")
-    signed_in.wait_for_function("() => document.activeElement.dataset.row === '115'")
+        signed_in.wait_for_function(f"() => document.activeElement.dataset.row === '{row}'")
     signed_in.keyboard.press("/")
     signed_in.keyboard.type("TRIAL 77")
     signed_in.get_by_text("1 of 120").wait_for()
     signed_in.keyboard.press("Escape")
     signed_in.keyboard.press("k")
+    signed_in.wait_for_function("() => document.activeElement.dataset.row === '0'")
     signed_in.keyboard.press("Enter")
     signed_in.get_by_role("heading", name="trial 77").wait_for()
     signed_in.go_back()
