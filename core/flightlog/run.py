@@ -6,7 +6,6 @@ values by the housekeeper, so a training thread never waits for a disk.
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import platform
@@ -30,7 +29,7 @@ from .journal.values import Encoded, encode_values, flatten, key_text, nonfinite
 from .journal.writer import Writer
 from .mappings import Config, Summary, as_mapping
 from .redact import redact_command
-from .rundir import FORMAT, RunDir
+from .rundir import FORMAT, RunDir, readable
 from .terminal import guarded, say, warn_once
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ class Run:
         name = checked_name("artifact", name) if name is not None else versions.name_from_path(source)
         kind = checked_name("artifact type", type)
         marks = versions.checked_aliases(aliases)
-        facts = _readable(self._plain("artifact metadata", as_mapping("metadata=", metadata)).values)
+        facts = readable(self._plain("artifact metadata", as_mapping("metadata=", metadata)).values)
         with guarded("log_artifact()"):
             try:
                 version, data = versions.stage_version(self.rundir.files, source, name, kind, marks, facts)
@@ -440,8 +439,8 @@ class Run:
             "pid": self._pid,
             "process_started_at": self._process_started,
             "command": self._command,
-            "config": _readable(self._config.copy()),
-            "summary": _readable(self._summary.copy()),
+            "config": readable(self._config.copy()),
+            "summary": readable(self._summary.copy()),
             "step": self.step,
             "records": self._writer.seq + (before.records if before else 0),
             "bytes": self._writer.total_bytes,
@@ -500,19 +499,6 @@ def _is_media_list(value: Any) -> bool:
     from .media.base import Media
 
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Media) for item in value)
-
-
-def _readable(value: Any) -> Any:
-    """Return values as latest.spec shows them: NaN and the infinities as texts, large integers as floats."""
-    if type(value) is float and not math.isfinite(value):
-        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
-    if type(value) is int and not -(1 << 63) <= value < (1 << 64):
-        return float(value) if abs(value) < 1 << 1023 else str(value)
-    if type(value) is dict:
-        return {k: _readable(v) for k, v in value.items()}
-    if type(value) is list:
-        return [_readable(v) for v in value]
-    return value
 
 
 def _by_the_thousand(entries: dict[str, Any], most: int = 1000) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import socket
 import stat
@@ -139,6 +140,19 @@ def read_spec(path: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or not isinstance(spec.get("id"), str):
         raise DamagedError(f"{path} does not describe a run")
     return spec
+
+
+def readable(value: Any) -> Any:
+    """Return values as latest.spec shows them: NaN and the infinities as texts, large integers as floats."""
+    if type(value) is float and not math.isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if type(value) is int and not -(1 << 63) <= value < (1 << 64):
+        return float(value) if abs(value) < 1 << 1023 else str(value)
+    if type(value) is dict:
+        return {k: readable(v) for k, v in value.items()}
+    if type(value) is list:
+        return [readable(v) for v in value]
+    return value
 
 
 # -- making ------------------------------------------------------------------------------------------------------------

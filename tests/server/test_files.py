@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import flightlog
+from flightlog.beneath import open_beneath
 from flightlog.protocol.manifest import FileEntry, Manifest
-from flightlog.sync.beneath import open_beneath
 
 from .tools import Server, add_media, line, local_journal, run_dir
 

@@ -16,6 +16,7 @@ from ..errors import AuthError, FlightlogError, KeyNeeded, NotFound, SettingsErr
 
 _VERBS = {
     "sync": "Deliver recorded runs to a server.",
+    "verify": "Look over recorded runs: what is there, torn, corrupt.",
     "login": "Keep an API key for a server.",
     "logout": "Forget the API key of a server.",
     "whoami": "Show which account the stored key belongs to.",

@@ -17,6 +17,7 @@ from ..errors import RetryableError
 from ..protocol.names import checked_name
 from ..sync.session import DEFAULT_TIMEOUT, Report, Result, find_runs
 from ..sync.session import sync as deliver
+from .text import printable
 
 
 @click.command()
@@ -173,7 +174,7 @@ class _Bars(_Silent):
 
         self._finish_task()
         self._total = total
-        self._task = self._bars.add_task(escape(_printable(name)), total=total)
+        self._task = self._bars.add_task(escape(printable(name)), total=total)
 
     def more(self, total: int) -> None:
         self._total += total
@@ -192,18 +193,13 @@ class _Bars(_Silent):
             self._task = None
 
 
-def _printable(text: str) -> str:
-    """Return a text from a run without what would act on a terminal."""
-    return "".join(c if c.isprintable() else "�" for c in text)
-
-
 def _name(result: Result) -> str:
-    return _printable(result.identity.name if result.identity else result.directory.path.name)
+    return printable(result.identity.name if result.identity else result.directory.path.name)
 
 
 def _print_result(result: Result, *, quiet: bool) -> None:
     if result.error:
-        click.echo(f"failed     {_name(result)}: {_printable(result.error)}", err=True)
+        click.echo(f"failed     {_name(result)}: {printable(result.error)}", err=True)
     elif result.outcome is not None:
         _print_outcome(result, quiet)
 
@@ -234,7 +230,7 @@ def _print_outcome(result: Result, quiet: bool) -> None:
             f"({outcome.records_sent:,} new){running}  {outcome.url}"
         )
     for fault in outcome.faults[:20]:
-        click.echo(f"           {_printable(fault)}", err=True)
+        click.echo(f"           {printable(fault)}", err=True)
     if len(outcome.faults) > 20:
         click.echo(f"           … and {len(outcome.faults) - 20} more (--json lists all)", err=True)
     if result.cleaned is not None:
@@ -255,7 +251,7 @@ def _print_cleaned(result: Result, quiet: bool) -> None:
     elif not quiet:
         click.echo(f"           cleaned: {cleaned.freed / 1e6:.1f} MB freed in {result.directory.path}")
     for path in cleaned.kept[:20]:
-        click.echo(f"           kept on disk, as no record names it: {_printable(path)}", err=quiet)
+        click.echo(f"           kept on disk, as no record names it: {printable(path)}", err=quiet)
 
 
 def _as_json(report: Report) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .. import rundir
+from ..beneath import open_beneath
 from ..errors import DamagedError, NotFound
 from ..journal.fold import Fold
 from ..journal.scan import fold_directories, read_run
 from ..protocol.manifest import Manifest
 from ..rundir import RunDir
-from ..sync.beneath import open_beneath
 from .views import ArtifactView, Row, RunView
 
 _BLOCK = 1 << 20

@@ -5,20 +5,19 @@ A run counts as delivered only when the receipt equals what is computed from dis
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..client import Client, Patience, path_of
-from ..errors import DamagedError, DivergedError, PermanentError
+from ..contents import ArtifactRecord, Named, named_files
+from ..errors import DivergedError, PermanentError
 from ..journal.reader import writer_folders
-from ..protocol.manifest import FileEntry
 from ..protocol.messages import Receipt, WriterState, format_ranges
 from ..rundir import RunDir
 from . import state
-from .local import ArtifactRecord, Identity, Named, alive, read_manifest
+from .local import Identity, alive
 from .records import EMPTY, Delivered, WriterDelivery
 from .uploads import FileDelivery
 
@@ -132,20 +131,8 @@ class Delivery:
             )
 
     def _deliver_files(self, outcome: Outcome, run_path: str, named: Named) -> None:
-        entries = dict(named.files)
-        ready: list[ArtifactRecord] = []
-        for artifact in named.artifacts:
-            try:
-                content, manifest = read_manifest(outcome.directory, artifact)
-            except DamagedError as error:
-                outcome.faults.append(f"artifact {artifact.name}: {error}")
-                continue
-            own = FileEntry(artifact.manifest, len(content), hashlib.sha256(content).hexdigest())
-            entries[own.path] = own
-            root = artifact.manifest.removesuffix("manifest.json") + "files/"
-            for file in manifest.files:
-                entries[root + file.path] = FileEntry(root + file.path, file.size, file.sha256)
-            ready.append(artifact)
+        entries, ready, faults = named_files(outcome.directory, named)
+        outcome.faults.extend(faults)
         if not entries:
             return
         self._progress.more(sum(e.size for e in entries.values()))

@@ -1,19 +1,15 @@
-"""A run directory as sync sees it: who it is, whether it is alive, and what its records name."""
+"""A run directory as sync sees it: who it is, and whether it is alive."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .. import rundir
 from ..errors import DamagedError
-from ..journal.record import Line
 from ..journal.scan import fold_directories
-from ..protocol.manifest import MAX_MANIFEST, FileEntry, Manifest, is_safe_path
-from ..protocol.messages import files_named_by
 from ..protocol.names import name_fault
 from ..rundir import RunDir
-from .beneath import open_beneath
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,60 +76,3 @@ def alive(directory: RunDir) -> bool:
     except DamagedError:
         spec = {}
     return spec.get("state", "running") == "running" and rundir.is_alive(directory, spec)
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactRecord:
-    """An artifact version that a record announces."""
-
-    name: str
-    digest: str
-    manifest: str
-    aliases: tuple[str, ...]
-    at: float
-
-
-@dataclass(slots=True)
-class Named:
-    """The files and artifact versions that a run's records name; `faults` says what could not be made out."""
-
-    files: dict[str, FileEntry] = field(default_factory=dict)
-    artifacts: list[ArtifactRecord] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-    def add(self, line: Line) -> None:
-        """Take note of what a line names."""
-        if line.kind not in ("media", "artifact"):
-            return
-        try:
-            data = line.record().data
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return
-        for entry in files_named_by(line.kind, data):
-            self.files[entry.path] = entry
-        if line.kind == "artifact" and data.get("action") == "log":
-            self._add_artifact(data, line.t)
-
-    def _add_artifact(self, data: dict[str, Any], at: float) -> None:
-        name, digest, manifest, aliases = (data.get(k) for k in ("name", "digest", "manifest", "aliases"))
-        if isinstance(name, str) and isinstance(digest, str) and isinstance(manifest, str) and is_safe_path(manifest):
-            marks = tuple(a for a in aliases if name_fault(a) is None) if isinstance(aliases, list) else ()
-            self.artifacts.append(ArtifactRecord(name, digest, manifest, marks, at))
-
-
-def read_manifest(directory: RunDir, artifact: ArtifactRecord) -> tuple[bytes, Manifest]:
-    """Return an artifact's manifest.json and what it says.
-
-    Raises:
-        DamagedError: it is missing, or not the one that was recorded.
-    """
-    where = f"{directory.files / artifact.manifest}"
-    try:
-        with open_beneath(directory.files, artifact.manifest) as file:
-            content = file.read(MAX_MANIFEST + 1)
-        manifest = Manifest.from_json(content)
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{where}: {error}") from None
-    if manifest.digest != artifact.digest:
-        raise DamagedError(f"{where} is not the manifest that was recorded")
-    return content, manifest

@@ -10,12 +10,12 @@ from typing import Any
 import zstandard
 
 from ..client import Client, path_of
+from ..contents import Named
 from ..errors import DamagedError, DivergedError, PermanentError
 from ..journal.reader import WriterReport, read_writer
 from ..journal.record import Line
 from ..protocol.digest import JournalDigest
 from ..protocol.messages import MAX_SPAN, Ranges, WriterState, format_ranges
-from .local import Named
 
 BATCH_BYTES = 4 << 20
 BATCH_RANGES = 1000  # lost ranges stand in the URL, whose length servers bound

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from ..beneath import open_beneath
 from ..client import Client
 from ..errors import DamagedError
 from ..protocol.manifest import FileEntry
 from ..protocol.messages import MAX_ASKED, ChunkedFile
 from ..rundir import RunDir
-from .beneath import open_beneath
 from .chunker import cut
 from .records import Call
 
