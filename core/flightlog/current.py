@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from . import rundir, settings
+from . import endings, rundir, settings
 from .errors import NoRunError, ResumeError, UsageError
 from .journal.fold import Fold
 from .mappings import as_mapping
 from .protocol.names import checked_name, friendly_name, new_run_id
 from .resume import Earlier, find_earlier, newest_unfinished
-from .run import Run, announce_end, announce_start
-from .terminal import guarded, warn_once
+from .run import Run, announce_start
+from .terminal import warn_once
 
 _current: Run | None = None
-_hooks_installed = False
 # What a wandb script may pass to init() that has no counterpart here; it is said once and does no harm.
 _NOT_HERE = frozenset(
     [
@@ -191,7 +187,7 @@ def finish(exit_code: int | None = None) -> None:
     global _current
     run, _current = _current, None
     if run is not None:
-        _end(run, lambda: run.finish(exit_code))
+        endings.end(run, lambda: run.finish(exit_code))
 
 
 def current(what: str) -> Run:
@@ -207,36 +203,21 @@ def current_or_none() -> Run | None:
 
 
 def _install(run: Run) -> Run:
-    global _current, _hooks_installed
+    global _current
     _current = run
-    if not _hooks_installed:
-        _hooks_installed = True
-        atexit.register(_at_exit)
-        _chain_excepthook()
+    endings.watch(_peek, _take)
     return run
 
 
-def _end(run: Run, how: Any) -> None:
-    was_running = run.state == "running"
-    how()
-    if was_running:
-        announce_end(run)
+def _peek() -> Run | None:
+    """Return the current run if this process began it (and not one that it was forked from)."""
+    run = current_or_none()
+    return run if run is not None and run.owner_pid == os.getpid() else None
 
 
-def _at_exit() -> None:
-    """The script ended without finish(): end the run for it, in the process that began it."""
-    if _current is not None and _current._pid == os.getpid():
-        finish()
-
-
-def _chain_excepthook() -> None:
-    before = sys.excepthook
-
-    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        run = _current
-        if run is not None and run._pid == os.getpid():
-            with guarded("recording the exception"):
-                _end(run, lambda: run.fail(error))
-        before(kind, error, trace)
-
-    sys.excepthook = excepthook
+def _take() -> Run | None:
+    global _current
+    run = _peek()
+    if run is not None:
+        _current = None
+    return run

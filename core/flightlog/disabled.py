@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class DisabledRun(Run):
         self.notes = chosen.notes
         self.resumed = False
         self.rundir = RunDir(Path(chosen.dir).absolute() / "disabled")
-        self._pid = os.getpid()
+        self._owner_pid = os.getpid()
         self._state = "running"
         self.config = Config(dict(as_mapping("config=", config)), lambda values: values)
         self.summary = Summary({}, lambda values: values)
@@ -57,3 +57,16 @@ class DisabledRun(Run):
 
     def fail(self, error: BaseException) -> None:
         self._state = "failed"
+
+    def preempt(self) -> None:
+        self._state = "preempted"
+
+    def flush(self) -> None:
+        pass
+
+    def when_free(self, action: Callable[[], object]) -> None:
+        action()
+
+    @property
+    def records(self) -> int:
+        return 0

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,7 @@ class Run:
         self.rundir = rundir
         self._before = before
         self._owns_spec = owns_spec
-        self._pid = os.getpid()
+        self._pid = self._owner_pid = os.getpid()
         self._started = time.time()
         self._process_started = _process_start()
         self._generation = _generation
@@ -228,6 +228,28 @@ class Run:
         trace = text("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         message = key_text(error)[:2000]
         self._end("failed", 1, {"type": type(error).__name__, "message": message, "traceback": trace[-64_000:]})
+
+    def preempt(self) -> None:
+        """End the run as preempted: the batch system takes the machine away, and may start the job again."""
+        self._end("preempted", 128 + 15)
+
+    def flush(self) -> None:
+        """Wait until what has been recorded is on the disk, as the housekeeper sees to every second."""
+        self._writer_here().sync(patient=False)
+
+    def when_free(self, action: Callable[[], object]) -> None:
+        """Call a function once this thread is not in the midst of a record: for signal handlers."""
+        self._writer_here().when_free(action)
+
+    @property
+    def owner_pid(self) -> int:
+        """The process that began recording here; in a forked child, its parent until the child records itself."""
+        return self._owner_pid
+
+    @property
+    def records(self) -> int:
+        """How many records this process has written."""
+        return self._writer.seq
 
     def __repr__(self) -> str:
         return f"<flightlog run {self.id} {self.name!r} of {self.project!r}, {self._state}, in {self.dir}>"

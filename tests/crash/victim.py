@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,13 +35,14 @@ class Acknowledged:
     """Counters in shared memory, one per process: how many log() calls have returned."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 8 * SLOTS)
+        # One store per count: struct.pack_into would write zeros first, and the kill may come just then.
+        self._counts = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("q")
 
     def count(self, slot: int, value: int) -> None:
-        struct.pack_into("q", self._memory, 8 * slot, value)
+        self._counts[slot] = value
 
     def __getitem__(self, slot: int) -> int:
-        return int(struct.unpack_from("q", self._memory, 8 * slot)[0])
+        return self._counts[slot]
 
 
 @dataclass(frozen=True)

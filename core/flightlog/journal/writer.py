@@ -20,6 +20,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from ..protocol.names import new_writer_name
@@ -79,7 +80,7 @@ class Writer:
         self._retry_at = 0.0
         self._refusing = False
         self._failed_syncs = 0
-        self._close_wanted = False
+        self._afterwards: deque[Callable[[], object]] = deque()
         self._closed = False
         try:
             self._begin_segment()
@@ -136,7 +137,7 @@ class Writer:
                     self._rotate()
                 return True
         finally:
-            if self._interrupting or self._close_wanted:
+            if self._interrupting or self._afterwards:
                 self._catch_up()
 
     def append(self, kind: str, body: bytes) -> bool:
@@ -155,7 +156,7 @@ class Writer:
                     self._append_interrupting()
                 return self._append(kind, body)
         finally:
-            if self._interrupting or self._close_wanted:
+            if self._interrupting or self._afterwards:
                 self._catch_up()
 
     def _append(self, kind: str, body: bytes) -> bool:
@@ -233,14 +234,20 @@ class Writer:
         """Tell whether this very thread is in the midst of using the writer, and has been interrupted."""
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]
 
+    def when_free(self, action: Callable[[], object]) -> None:
+        """Call a function now; or, from within an interrupted append of this very thread, when that has ended."""
+        if self._is_mine():
+            self._afterwards.append(action)
+        else:
+            action()
+
     def _catch_up(self) -> None:
         """Do what was asked for while this thread was in the midst of using the writer."""
         while self._interrupting:
             with self._lock:
                 self._append_interrupting()
-        if self._close_wanted:
-            self._close_wanted = False
-            self.close()
+        while self._afterwards:
+            self._afterwards.popleft()()
 
     def _append_interrupting(self) -> None:
         while self._interrupting:
@@ -351,7 +358,7 @@ class Writer:
         try:
             return self._sync(patient)
         finally:
-            if self._interrupting or self._close_wanted:
+            if self._interrupting or self._afterwards:
                 self._catch_up()
 
     def _sync(self, patient: bool) -> bool:
@@ -415,7 +422,7 @@ class Writer:
     def close(self) -> bool:
         """Write and sync all that can be, then close. Returns True when everything is on disk."""
         if self._is_mine():
-            self._close_wanted = True
+            self._afterwards.append(self.close)
             return False
         complete = self.sync(patient=False) or self.sync(patient=False)
         with self._lock:

@@ -1,0 +1,133 @@
+"""How a process ends without finish(): by its last line, sys.exit, an exception, or SIGTERM.
+
+A batch system sends SIGTERM and, some time later, SIGKILL. The run ends as "preempted" at once and is on the disk; then
+the signal does what it would have done: the script's own handler runs, or the process dies of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+from .run import Run, announce_end
+from .terminal import guarded
+
+_peek: Callable[[], Run | None]
+_take: Callable[[], Run | None]
+_installed = False
+_exited: tuple[Run, int, int] | None = None
+_terminated: Run | None = None
+_before_sigterm: Any = None
+
+
+def watch(peek: Callable[[], Run | None], take: Callable[[], Run | None]) -> None:
+    """Install what notices the process's end, once; call it at every init.
+
+    Args:
+        peek: returns the run that this process began and has not ended yet, None where there is none.
+        take: the same, and makes it current no longer.
+    """
+    global _peek, _take, _installed
+    _peek, _take = peek, take
+    if not _installed:
+        _installed = True
+        atexit.register(_at_exit)
+        _chain_excepthook()
+        _chain_exit()
+    _chain_sigterm()
+
+
+def end(run: Run, how: Callable[[], None]) -> None:
+    """End a run by one of its methods and say so, unless it had ended before."""
+    was_running = run.state == "running"
+    how()
+    if was_running:
+        announce_end(run)
+
+
+def _at_exit() -> None:
+    run = _take()
+    if run is None:
+        return
+    if run is _terminated:
+        end(run, run.preempt)
+    elif _exited is not None and _exited[0] is run and _exited[2] == run.records:
+        code = _exited[1]
+        end(run, lambda: run.finish(code))
+    else:
+        end(run, run.finish)
+
+
+def _chain_excepthook() -> None:
+    before = sys.excepthook
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        with guarded("recording the exception"):
+            run = _take()
+            if run is not None and run is _terminated:
+                end(run, run.preempt)
+            elif run is not None:
+                end(run, lambda: run.fail(error))
+        before(kind, error, trace)
+
+    sys.excepthook = excepthook
+
+
+def _chain_exit() -> None:
+    """Note the status of sys.exit(), which later hooks are not told. It counts if nothing is recorded after it."""
+    before = sys.exit
+
+    def exit(status: Any = None, /) -> NoReturn:
+        global _exited
+        with guarded("noting the exit status"):
+            run = _peek()
+            if run is not None:
+                _exited = (run, status if isinstance(status, int) else int(status is not None), run.records)
+        before(status)
+
+    sys.exit = exit
+
+
+def _chain_sigterm() -> None:
+    global _before_sigterm
+    if threading.current_thread() is not threading.main_thread():
+        return
+    now = signal.getsignal(signal.SIGTERM)
+    if now is _on_sigterm or not (callable(now) or now is signal.SIG_DFL):
+        return  # ours already; ignored on purpose; or set by C code that we could not call
+    _before_sigterm = now
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    global _terminated
+    run = _peek()
+    if callable(_before_sigterm):
+        if run is not None:
+            # The script has its own ideas, a last checkpoint perhaps. However it ends now, it was preempted.
+            _terminated = run
+            with guarded("SIGTERM"):
+                run.flush()
+        _before_sigterm(number, frame)
+    elif run is not None:
+        run.when_free(lambda: _die_preempted(run))
+    else:
+        _die()
+
+
+def _die_preempted(run: Run) -> None:
+    with guarded("SIGTERM"):
+        end(run, run.preempt)
+    _die()
+
+
+def _die() -> None:
+    """Let SIGTERM do what it does by default, so that the parent sees what ended this process."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
