@@ -12,8 +12,11 @@ The names below are all there is; what needs a heavier import is loaded at its f
 
 from __future__ import annotations
 
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
+from . import current as _current
 from .current import finish, init, log, log_artifact
 from .errors import FlightlogError, UsageError
 from .run import Run
@@ -47,13 +50,26 @@ __all__ = [
 _OF_THE_RUN = ("config", "run", "summary")
 
 
-def __getattr__(name: str) -> Any:
-    from . import current
+class _Module(types.ModuleType):
+    """The module itself, so that `flightlog.config = {...}` reaches the run instead of being lost."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "config":
+            _current.current("flightlog.config").config.update(value)
+        elif name == "summary":
+            _current.current("flightlog.summary").summary.update(value)
+        else:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Module
+
+
+def __getattr__(name: str) -> Any:
     if name == "run":
-        return current.current_or_none()
+        return _current.current_or_none()
     if name in ("config", "summary"):
-        return getattr(current.current(f"flightlog.{name}"), name)
+        return getattr(_current.current(f"flightlog.{name}"), name)
     if name in ("Image", "Text"):
         from . import media
 

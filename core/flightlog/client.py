@@ -5,20 +5,28 @@ Errors are told apart here, once: what will never work is a PermanentError, what
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import json as jsonlib
+import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
 import requests.auth
 
-from .errors import AuthError, DivergedError, GoneError, PermanentError, RetryableError
+from .errors import AuthError, DivergedError, FlightlogError, GoneError, PermanentError, RetryableError
 from .protocol.messages import VERSION
+from .terminal import printable
 
 T = TypeVar("T")
 CONNECT_TIMEOUT = 10.0
+SMALL_ANSWER = 1 << 20
+LARGE_ANSWER = 512 << 20
 READ_TIMEOUT = 120.0
 
 
@@ -45,11 +53,32 @@ def origin_of(url: str) -> str:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise PermanentError(f"{url!r}: a server's address is http://HOST:PORT or https://HOST, without a path")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
         raise PermanentError(f"{url!r} is no address of a server; http://HOST:PORT or https://HOST is needed")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     usual = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}" + (f":{port}" if port and port != usual else "")
+
+
+def is_loopback(origin: str) -> bool:
+    """Tell whether an origin is on this machine."""
+    host = urlsplit(origin).hostname or ""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose key it is, the workspace their runs go to, and all they belong to as (name, role)."""
+
+    name: str
+    default_workspace: str
+    workspaces: tuple[tuple[str, str], ...]
 
 
 def path_of(*parts: str) -> str:
@@ -70,6 +99,10 @@ class Client:
         self._session = requests.Session()
         self._session.auth = _Bearer(key)
         self._session.headers["User-Agent"] = "flightlog"
+        if is_loopback(self.origin):
+            # A proxy from the environment would carry the key over the network and back.
+            self._session.trust_env = False
+            self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
 
     def __enter__(self) -> Client:
         return self
@@ -89,7 +122,7 @@ class Client:
             RetryableError: it cannot be reached.
         """
         try:
-            facts = self.json("GET", "hello")
+            facts = self.json("GET", "hello", limit=SMALL_ANSWER, seconds=30.0)
         except PermanentError as error:
             raise PermanentError(
                 f"there is no flightlog server at {self.origin} ({error})", status=error.status
@@ -105,6 +138,23 @@ class Client:
             )
         return facts
 
+    def account(self) -> Account:
+        """Return whose key this is. Raises as `json` does."""
+        answer = self.json("GET", "me", limit=SMALL_ANSWER, seconds=30.0)
+        with self.understood():
+            spaces = tuple((str(w["name"]), str(w["role"])) for w in answer["workspaces"])
+            return Account(str(answer["user"]["name"]), str(answer["default_workspace"]), spaces)
+
+    @contextlib.contextmanager
+    def understood(self) -> Iterator[None]:
+        """Within the block, an answer that is not built as it should be is a PermanentError."""
+        try:
+            yield
+        except FlightlogError:  # some of them are ValueErrors, too
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
+            raise PermanentError(f"{self.origin} sent an answer that is no flightlog server's") from None
+
     def json(
         self,
         method: str,
@@ -113,16 +163,38 @@ class Client:
         json: object = None,
         data: bytes | IO[bytes] | None = None,
         params: Mapping[str, str | int | list[str]] | None = None,
+        limit: int = LARGE_ANSWER,
+        seconds: float = 600.0,
     ) -> dict[str, Any]:
-        """Make a request below /api/v1 and return the JSON object that answers it. Raises as `request` does."""
-        with self.request(method, path, json=json, data=data, params=params) as response:
-            try:
-                answer = response.json()
-            except requests.RequestException as error:
-                raise self._not_json(response, error) from None
+        """Make a request below /api/v1 and return the JSON object that answers it. Raises as `request` does.
+
+        Args:
+            limit, seconds: the most bytes that the answer may have, and the longest that it may take to arrive.
+        """
+        with self.request(method, path, json=json, data=data, params=params, stream=True) as response:
+            content = self._read(response, limit, seconds)
+        try:
+            answer = jsonlib.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise self._not_json(response, error) from None
         if not isinstance(answer, dict):
             raise PermanentError(f"{self.origin} answered with something that is no flightlog server's answer")
         return answer
+
+    def _read(self, response: requests.Response, limit: int, seconds: float) -> bytes:
+        """Return an answer's body, of bounded size and time: what answers may be anything."""
+        deadline = time.monotonic() + seconds
+        content = bytearray()
+        try:
+            for part in response.iter_content(1 << 16):
+                content += part
+                if len(content) > limit:
+                    raise PermanentError(f"{self.origin} sends an answer without end; that is no flightlog server")
+                if time.monotonic() > deadline:
+                    raise RetryableError(f"{self.origin} takes longer than {seconds:.0f} s for its answer")
+        except requests.RequestException as error:
+            raise RetryableError(f"{self.origin} broke off its answer ({_reason(error)})") from None
+        return bytes(content)
 
     def request(
         self,
@@ -152,7 +224,7 @@ class Client:
                 allow_redirects=False,
             )
         except (requests.exceptions.InvalidURL, requests.exceptions.SSLError) as error:
-            raise PermanentError(f"{self.origin}: {error}") from None
+            raise PermanentError(f"{self.origin}: {_reason(error)}") from None
         except requests.RequestException as error:
             raise RetryableError(f"{self.origin} cannot be reached ({_reason(error)})") from None
         if not 200 <= response.status_code < 300:
@@ -168,15 +240,15 @@ class Client:
     def _refusal(self, response: requests.Response) -> Exception:
         status = response.status_code
         try:
-            body = response.json()
+            body = jsonlib.loads(self._read(response, SMALL_ANSWER, 30.0))
             body = body if isinstance(body, dict) else {}
-        except requests.RequestException:
+        except (ValueError, RecursionError, PermanentError, RetryableError):
             body = {}
         finally:
             response.close()
-        detail = str(body.get("detail") or f"status {status}")[:500]
+        detail = printable(str(body.get("detail") or f"status {status}")[:500])
         if status in (301, 302, 303, 307, 308):
-            target = response.headers.get("location", "")[:200]
+            target = printable(response.headers.get("location", "")[:200])
             return PermanentError(f"{self.origin} redirects to {target}; use that address", status=status)
         if status in (408, 425, 429) or status >= 500:
             return RetryableError(f"{self.origin}: {detail}", retry_after=_retry_after(response))

@@ -23,17 +23,20 @@ class DisabledRun(Run):
         self.id = chosen.run_id or new_run_id()
         self.project = chosen.project
         self.workspace = chosen.workspace
-        self.name = chosen.name or friendly_name(self.id)
-        self.group = chosen.group
-        self.job_type = chosen.job_type
-        self.tags = chosen.tags
-        self.notes = chosen.notes
+        self._name = chosen.name or friendly_name(self.id)
+        self._group = chosen.group
+        self._job_type = chosen.job_type
+        self._tags = chosen.tags
+        self._notes = chosen.notes
         self.resumed = False
         self.rundir = RunDir(Path(chosen.dir).absolute() / "disabled")
         self._owner_pid = os.getpid()
         self._state = "running"
         self.config = Config(dict(as_mapping("config=", config)), lambda values: values)
         self.summary = Summary({}, lambda values: values)
+
+    def _edited(self, what: str, value: Any) -> Any:
+        return value
 
     @property
     def step(self) -> int:

@@ -8,17 +8,15 @@ machine unless its owner has said so, once, at `flightlog login --insecure`.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
-from .client import origin_of
+from .client import is_loopback, origin_of
 from .errors import KeyNeeded, SettingsError
 from .rundir import atomic_write
 from .settings import DEFAULT_SERVER, Settings, config_home
@@ -101,15 +99,6 @@ def stored(origin: str) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def is_loopback(origin: str) -> bool:
-    """Tell whether an origin is on this machine."""
-    host = urlsplit(origin).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: 127.0.0.1.example.org is somebody else's machine
-        return False
-
-
 def may_ask() -> bool:
     """Tell whether somebody at a terminal can answer a question."""
     with contextlib.suppress(AttributeError, ValueError):
@@ -166,6 +155,16 @@ def insecure_ok(origin: str) -> bool:
     return isinstance(entry, dict) and entry.get("insecure") is True
 
 
+def agree(server: Server) -> None:
+    """Ask whether a server that a flightlog.toml names may have a key.
+
+    Raises:
+        KeyNeeded: the answer is no, or there is nobody to ask.
+    """
+    if not _agreed(server):
+        raise KeyNeeded(f"no key goes to {server.origin}")
+
+
 def _agreed(server: Server) -> bool:
     if not may_ask():
         raise KeyNeeded(
@@ -174,9 +173,7 @@ def _agreed(server: Server) -> bool:
         )
     import click
 
-    return click.confirm(
-        f"Send the key of FLIGHTLOG_API_KEY to {server.origin}, which a flightlog.toml names?", err=True
-    )
+    return click.confirm(f"Send an API key to {server.origin}, which a flightlog.toml names?", err=True)
 
 
 def ask(origin: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 REDACTED = "[redacted]"
 _SECRET = re.compile(
-    r"(?:api|access|private|secret|auth|signing|encryption)[-_]?key|(?:^|[-_.])(?:key|pw|pwd|pass|pat)$|"
+    r"(?:api|access|private|secret|auth|signing|encryption)[-_]?key|(?:^|[-_.])(?:key|pw|pwd|pass|pat|auth|sig|login|cookie)$|"
     r"token|passw|passphrase|secret|credential|bearer",
     re.IGNORECASE,
 )
@@ -18,7 +18,7 @@ _VALUE = re.compile(r""""[^"]*"?|'[^']*'?|[^\s"'&]+""")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[^\s\"',]+", re.IGNORECASE)
 # What keys of well-known services look like, wherever they stand.
 _KEY_SHAPES = re.compile(
-    r"\b(?:fl_[0-9a-z]{8,}_[0-9A-Za-z]{20,}|hf_\w{20,}|sk-[\w-]{20,}|gh[pousr]_\w{20,}|AKIA[0-9A-Z]{16})\b"
+    r"\b(?:fl_[0-9a-z]{8,}_[0-9A-Za-z]{20,}|hf_\w{20,}|sk-[\w-]{20,}|gh[pousr]_\w{20,}|AKIA[0-9A-Z]{16}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,})\b"
 )
 # Counts and switches that merely sound like secrets: --num-tokens 5, --tokenizer name.
 _HARMLESS = re.compile(

@@ -29,7 +29,7 @@ from .journal.values import Encoded, encode_values, flatten, key_text, nonfinite
 from .journal.writer import Writer
 from .mappings import Config, Summary, as_mapping
 from .redact import redact_command
-from .rundir import FORMAT, RunDir, readable
+from .rundir import FORMAT, RunDir, pid_namespace, readable
 from .terminal import guarded, say, warn_once
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Run:
 
     Attributes:
         id: the run's id, the same in every directory and on every server.
-        project, workspace, name, group, job_type, tags, notes: what `init` was given.
+        project, workspace: what `init` was given. name, group, job_type, tags, notes: likewise; they can be set anew.
         config: hyper-parameters, a mapping with attribute access.
         summary: the latest value of every metric, likewise.
         step: the step that the next `log()` without one will use.
@@ -82,14 +82,15 @@ class Run:
         self.id = run_id
         self.project = project
         self.workspace = workspace
-        self.name = name
-        self.group = group
-        self.job_type = job_type
-        self.notes = notes
-        self.tags = tuple(dict.fromkeys([*(before.tags if before else ()), *tags]))
+        self._name = name
+        self._group = group
+        self._job_type = job_type
+        self._notes = notes
+        self._tags = tuple(dict.fromkeys([*(before.tags if before else ()), *tags]))
         self.resumed = before is not None
         self.rundir = rundir
         self._before = before
+        self._parents = dict(parents or {}) if before is not None and before.records else {}
         self._owns_spec = owns_spec
         self._pid = self._owner_pid = os.getpid()
         self._started = time.time()
@@ -114,6 +115,53 @@ class Run:
         self._housekeeper: Housekeeper | None = Housekeeper(self._tick)
 
     # -- what the user calls -------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = self._edited("name", str(name))
+
+    @property
+    def notes(self) -> str | None:
+        return self._notes
+
+    @notes.setter
+    def notes(self, notes: str) -> None:
+        self._notes = self._edited("notes", str(notes))
+
+    @property
+    def group(self) -> str | None:
+        return self._group
+
+    @group.setter
+    def group(self, group: str) -> None:
+        self._group = self._edited("group", str(group))
+
+    @property
+    def job_type(self) -> str | None:
+        return self._job_type
+
+    @job_type.setter
+    def job_type(self, job_type: str) -> None:
+        self._job_type = self._edited("job_type", str(job_type))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self._tags
+
+    @tags.setter
+    def tags(self, tags: Iterable[str]) -> None:
+        words = [tags] if isinstance(tags, str) else [str(tag) for tag in tags]
+        self._tags = tuple(self._edited("tags", list(dict.fromkeys(words))))
+
+    def _edited(self, what: str, value: Any) -> Any:
+        """Record that the run is called otherwise from now on."""
+        self._must_run(f"run.{what} = …")
+        self._append("edit", {what: value})
+        return value
 
     @property
     def dir(self) -> Path:
@@ -183,7 +231,7 @@ class Run:
             The version; None where it could not be kept (a warning says why).
 
         Raises:
-            UsageError: there is nothing at `path`, or a name cannot be used.
+            UsageError: a name cannot be used.
         """
         from .artifacts import version as versions
         from .protocol.names import checked_name
@@ -290,14 +338,13 @@ class Run:
     def _log_media(self, media: dict[str, Media | list[Media]], step: int) -> None:
         entries: dict[str, Any] = {}
         for key, value in media.items():
-            with guarded(f"log({key!r})"):
-                try:
-                    if isinstance(value, list | tuple):
-                        entries[key] = [item.save(self.rundir.files, key) for item in value]
-                    else:
-                        entries[key] = value.save(self.rundir.files, key)
-                except OSError as error:
-                    warn_once(f"media {key}", f"log(): {key} is not kept: {error}")
+            try:
+                if isinstance(value, list | tuple):
+                    entries[key] = [item.save(self.rundir.files, key) for item in value]
+                else:
+                    entries[key] = value.save(self.rundir.files, key)
+            except Exception as error:  # the disk, a missing package, data that is no image: it costs this key
+                warn_once(f"media {key}", f"log(): {key} is left out: {error}")
         for part in _by_the_thousand(entries):
             self._append("media", part, step)
 
@@ -438,7 +485,7 @@ class Run:
         try:
             self.rundir.write_spec(self._spec())
         except OSError as error:
-            warn_once("spec", f"{self.rundir.spec_path} cannot be written ({error}); the journal holds everything.")
+            warn_once("spec", f"{self.rundir.spec_path} cannot be written ({error}); it is a cache of the journal.")
 
     def _spec(self) -> dict[str, Any]:
         before = self._before
@@ -459,6 +506,7 @@ class Run:
             "finished_at": time.time() if self._state != "running" else None,
             "host": socket.gethostname(),
             "pid": self._pid,
+            "pid_namespace": pid_namespace(),
             "process_started_at": self._process_started,
             "command": self._command,
             "config": readable(self._config.copy()),
@@ -466,6 +514,7 @@ class Run:
             "step": self.step,
             "records": self._writer.seq + (before.records if before else 0),
             "bytes": self._writer.total_bytes,
+            "writers": {**self._parents, self._writer.name: self._writer.seq},
         }
 
 

@@ -155,6 +155,14 @@ def readable(value: Any) -> Any:
     return value
 
 
+def ended_writers(spec: dict[str, Any]) -> dict[str, int]:
+    """Return, of a run that ended, the last seq that each of its writers in this directory had written by then."""
+    writers = spec.get("writers")
+    if spec.get("state", "running") in ("running", "crashed") or not isinstance(writers, dict):
+        return {}
+    return {str(name): seq for name, seq in writers.items() if type(seq) is int and seq > 0}
+
+
 # -- making ------------------------------------------------------------------------------------------------------------
 
 
@@ -235,10 +243,15 @@ def _is_text_link(path: Path) -> bool:
 # -- finding -----------------------------------------------------------------------------------------------------------
 
 
+def _is_root(path: Path) -> bool:
+    """Tell a root, where links cannot be made and latest.spec is a text file, from a run directory."""
+    return (path / "CACHEDIR.TAG").exists()
+
+
 def is_run_dir(path: Path) -> bool:
     """Tell whether a folder is a run directory: it has a latest.spec of its own, or a journal."""
     with contextlib.suppress(OSError):
-        if stat.S_ISREG((path / SPEC).lstat().st_mode) and stat.S_ISDIR((path / "files").lstat().st_mode):
+        if stat.S_ISREG((path / SPEC).lstat().st_mode) and not _is_root(path):
             return True
     with contextlib.suppress(OSError):
         return stat.S_ISDIR((path / "files").lstat().st_mode) and stat.S_ISDIR(
@@ -291,12 +304,21 @@ def process_start(pid: int) -> float | None:
 def is_alive(run: RunDir, spec: dict[str, Any]) -> bool:
     """Judge whether a run that says "running" still is.
 
-    On its own machine its process is asked for; elsewhere the journal must have grown within five minutes (a
-    heartbeat is written every 30 s).
+    On its own machine its process is asked for; elsewhere, in another container say, the journal must have grown
+    within five minutes (a heartbeat is written every 30 s).
     """
+    if spec.get("host") != socket.gethostname() or spec.get("pid_namespace", pid_namespace()) != pid_namespace():
+        return time.time() - run.last_growth() < ALIVE_SECONDS
     pid, started = spec.get("pid"), spec.get("process_started_at")
-    if spec.get("host") == socket.gethostname() and isinstance(pid, int) and isinstance(started, int | float):
-        here = process_start(pid)
-        if here is not None and abs(here - started) < 2.0:
-            return True
-    return time.time() - run.last_growth() < ALIVE_SECONDS if spec.get("host") != socket.gethostname() else False
+    if not (isinstance(pid, int) and isinstance(started, int | float)):
+        return False
+    here = process_start(pid)
+    return here is not None and abs(here - started) < 2.0
+
+
+def pid_namespace() -> str | None:
+    """Return which table of processes a pid of this process belongs to: containers have their own. None: not known."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None

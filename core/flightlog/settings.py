@@ -135,7 +135,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, source: str) -> Any:
-    where = f"{_VARIABLES[name][0]} ({source})" if source != "argument" else f"{name}="
+    where = {"argument": f"{name}=", "environment": _VARIABLES[name][0]}.get(source, f"{name} in {source}")
     if name == "tags":
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple | set | frozenset):

@@ -21,13 +21,18 @@ def _silent() -> bool:
     return os.environ.get("FLIGHTLOG_SILENT", "").lower() in ("1", "true", "yes")
 
 
+def printable(text: str) -> str:
+    """Return a text that came from outside without what would act on a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def say(message: str) -> None:
     """Print a line for the user on stderr, unless FLIGHTLOG_SILENT is set."""
     if _silent():
         return
     # A closed or full stderr must not stop a training, nor one that a signal handler finds in the midst of a write.
     with contextlib.suppress(Exception):
-        sys.stderr.write(f"flightlog: {message}\n")
+        sys.stderr.write(f"flightlog: {printable(message)}\n")
         sys.stderr.flush()
 
 

@@ -117,7 +117,11 @@ def _look_at_spec(verdict: Verdict, repair: bool) -> None:
         verdict.directory.write_spec({**spec, **spec_of(verdict)})
         verdict.repaired = True
         verdict.notes.append(f"{verdict.directory.spec_path} was made again from the journal")
-    elif fault:
+    for name, seq in rundir.ended_writers(spec).items():
+        here = verdict.writers[name].last_seq if name in verdict.writers else 0
+        if here < seq:
+            verdict.faults.append(f"writer {name} ends at seq {here}; latest.spec says that it went to {seq}")
+    if fault and not verdict.repaired:
         verdict.faults.append(f"{fault} (--repair makes it again)" if verdict.fold.id is not None else fault)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import MutableHeaders
+from sqlalchemy.exc import OperationalError
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +25,9 @@ from .errors import ApiError
 from .store.database import Database
 from .store.objects import Objects
 
+MAX_BODY = 1 << 20
+_OPEN = ("/api/v1/hello", "/api/v1/session")
+_STREAMS = ("/packs", "/files")
 _INLINE_SCRIPT = "; script-src 'self' 'unsafe-inline'"
 _HEADERS = {
     "Content-Security-Policy": (
@@ -54,6 +59,7 @@ def create_app(database: Database, objects: Objects) -> FastAPI:
     )
     app.state.parts = Parts(database, objects)
     _add_error_answers(app)
+    app.add_middleware(Gate)
     app.add_middleware(SafeHeaders)
     bearer = HTTPBearer(auto_error=False, description="An API key. (api/common.py checks it; this documents it.)")
     api = APIRouter(prefix="/api/v1", dependencies=[Depends(bearer)])
@@ -80,6 +86,58 @@ def _version() -> str:
         return version("flightlog")
     except PackageNotFoundError:
         return "unknown"
+
+
+class Gate:
+    """Turns away, before anything of it is read, what has no sign-in, and every body that is too long for its route.
+
+    The routes that take streams (records, packs, files) count for themselves; all others get small JSON.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        headers = Headers(scope=scope)
+        signed = "authorization" in headers or "cookie" in headers
+        if path.startswith("/api/v1/") and path not in _OPEN and not signed:
+            error = ApiError(401, "unauthorized", "Sign in, or send an API key.")
+            await Json(error.body, status_code=error.status)(scope, receive, send)
+            return
+        if path.endswith(_STREAMS) or "/records/" in path:
+            await self._app(scope, receive, send)
+            return
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the client has gone
+            body += message.get("body", b"")
+            if len(body) > MAX_BODY:
+                error = ApiError(413, "too_large", f"This body has at most {MAX_BODY} bytes.")
+                await Json(error.body, status_code=error.status, headers={"Connection": "close"})(scope, receive, send)
+                return
+            if not message.get("more_body", False):
+                break
+        await self._app(scope, _again(bytes(body), receive), send)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that has been read already, and then what comes after it."""
+    told = False
+
+    async def give() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return give
 
 
 class SafeHeaders:
@@ -124,6 +182,19 @@ def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, error: ClientDisconnect) -> Response:
         return Json({"error": "disconnected", "detail": "The request broke off."}, status_code=400)  # nobody reads it
+
+    @app.exception_handler(OperationalError)
+    async def database_refuses(_: Request, error: OperationalError) -> Response:
+        if "full" in str(error.orig):
+            return await disk_refuses(_, OSError(errno.ENOSPC, ""))
+        raise error
+
+    @app.exception_handler(OSError)
+    async def disk_refuses(_: Request, error: OSError) -> Response:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            detail = "The server's disk is full. Nothing was changed; make room there and try again."
+            return Json({"error": "disk_full", "detail": detail}, status_code=507)
+        raise error
 
     @app.exception_handler(Exception)
     async def internal(_: Request, error: Exception) -> Response:

@@ -41,7 +41,7 @@ def opened(folder: Path) -> Iterator[Data]:
             yield Data(folder, database, LocalObjects(folder / "objects"))
         finally:
             database.close()
-    except (OSError, sqlalchemy.exc.OperationalError) as error:
+    except (OSError, sqlalchemy.exc.DatabaseError) as error:
         reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
         raise FlightlogError(f"the data folder {folder} cannot be used: {reason}") from None
 

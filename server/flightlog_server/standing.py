@@ -17,8 +17,8 @@ from flightlog.journal.record import Record
 # When a record happened, comparable across writers: its time, the depth of its writer's parents, its writer, its seq.
 Rank = list[Any]
 _SETS = {"log": "summary", "summary": "summary", "config": "config"}
-# Which of their data is kept of the records that begin and end writers; None: all.
-_TURNING = {"run": None, "finish": ("state", "closes_run")}
+# Which of their data is kept of the records that begin and end writers or rename the run; None: all.
+_TURNING = {"run": None, "finish": ("state", "closes_run"), "edit": ("name", "notes", "group", "job_type", "tags")}
 
 
 @dataclass(slots=True)

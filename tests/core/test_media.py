@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import flightlog
-from flightlog import UsageError
 
 JournalOf = Callable[[Path], Any]
 GRAY = np.arange(42, dtype=np.uint8).reshape(6, 7) * 6
@@ -85,10 +84,13 @@ class Hostile:
     ],
     ids=lambda x: f"{type(x).__name__}-{getattr(x, 'shape', x)}"[:30],
 )  # fmt: skip
-def test_what_is_no_image_is_misuse(bad: Any) -> None:
-    """The error says what it was and what is needed."""
-    with pytest.raises(UsageError, match="Image"):
-        flightlog.Image(bad)
+def test_what_is_no_image_costs_its_key(bad: Any, journal: JournalOf, capfd: pytest.CaptureFixture[str]) -> None:
+    """One warning says what it was and what is needed; the call's other values are kept, and nothing is raised."""
+    with flightlog.init() as run:
+        run.log({"x": 1, "picture": flightlog.Image(bad)})
+    assert journal(run.dir).logged("x") == [1] and not journal(run.dir).of("media")
+    said = capfd.readouterr().err
+    assert said.count("picture is left out") == 1 and "Image(" in said
 
 
 def test_a_file_is_kept_byte_for_byte(tmp_path: Path, journal: JournalOf) -> None:
@@ -103,16 +105,16 @@ def test_a_file_is_kept_byte_for_byte(tmp_path: Path, journal: JournalOf) -> Non
     assert data["a"]["sha256"] == data["b"]["sha256"] and data["a"]["path"].endswith(".jpg")
 
 
-def test_files_that_are_no_images(tmp_path: Path) -> None:
-    """Rubbish under an image's name and other kinds are misuse; a missing file is an OSError, a folder too."""
+def test_files_that_are_no_images(tmp_path: Path, journal: JournalOf, capfd: pytest.CaptureFixture[str]) -> None:
+    """Rubbish under an image's name, other kinds, a missing file, a folder: each costs its key, and is named."""
     (tmp_path / "rubbish.png").write_text("no")
     (tmp_path / "folder.png").mkdir()
-    for name in ("rubbish.png", "text.txt"):
-        with pytest.raises(UsageError, match=name):
-            flightlog.Image(name)
-    for name in ("missing.png", "folder.png"):
-        with pytest.raises(OSError, match=name):
-            flightlog.Image(name)
+    names = ("rubbish.png", "text.txt", "missing.png", "folder.png")
+    with flightlog.init() as run:
+        run.log({"x": 1, **{name: flightlog.Image(name) for name in names}})
+    assert journal(run.dir).logged("x") == [1] and not journal(run.dir).of("media")
+    said = capfd.readouterr().err
+    assert all(f"{name} is left out" in said for name in names)
 
 
 def test_an_image_is_what_it_was_when_made() -> None:
@@ -229,4 +231,4 @@ def test_a_picture_that_cannot_be_written_costs_its_key(journal: JournalOf, capf
         run.log({"x": i, "img": flightlog.Image(GRAY)})
     run.finish()
     assert journal(run.dir).logged("x") == [0, 1, 2] and not journal(run.dir).of("media")
-    assert capfd.readouterr().err.count("img is not kept") == 1
+    assert capfd.readouterr().err.count("img is left out") == 1

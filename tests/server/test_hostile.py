@@ -261,7 +261,7 @@ def test_health_and_the_description_of_the_api(server: Server) -> None:
         "/artifacts/{workspace}/{project}/{name}/{which}",
     ):
         assert f"/api/v1{route}" in described
-    assert is_no(server.get("/api/v1/nothing"), 404) and is_no(server.get("/api"), 404)
+    assert is_no(server.get("/api/v1/nothing"), 401) and is_no(server.get("/api"), 404)
 
 
 @pytest.mark.parametrize(

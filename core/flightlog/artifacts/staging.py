@@ -9,7 +9,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import UsageError
 from ..protocol.manifest import FileEntry, is_safe_path
 from ..rundir import is_run_dir
 
@@ -24,17 +23,17 @@ def sources(path: Path) -> list[tuple[str, Path]]:
     The folder may hold the runs themselves, as a working directory does: run directories below it are passed over.
 
     Raises:
-        UsageError: there is nothing at `path`, or a name in it cannot be kept.
+        OSError: there is nothing at `path`, or a name in it cannot be kept.
     """
     if path.is_file():
         found = [(path.name, path)]
     elif path.is_dir():
         found = sorted((p.relative_to(path).as_posix(), p) for p in _walk(path))
     else:
-        raise UsageError(f"log_artifact({str(path)!r}): there is no such file or folder")
+        raise FileNotFoundError(f"{path}: there is no such file or folder")
     for name, _ in found:
         if not is_safe_path(name):
-            raise UsageError(f"log_artifact({str(path)!r}): the name {name!r} cannot be kept")
+            raise OSError(f"{path}: the name {name!r} cannot be kept")
     return found
 
 

@@ -64,8 +64,7 @@ def stage_version(
         The version, and the data of the record that announces it.
 
     Raises:
-        UsageError: there is nothing at `path`.
-        OSError: it could not be read or written.
+        OSError: there is nothing at `path`, or it could not be read or written.
     """
     found = sources(path)
     home = files / "artifacts" / name

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 import click
 
 from ..errors import AuthError, FlightlogError, KeyNeeded, NotFound, SettingsError, UsageError
+from ..terminal import printable
 
 _VERBS = {
     "sync": "Deliver recorded runs to a server.",
@@ -36,25 +37,15 @@ class _Verbs(click.Group):
             assert isinstance(command, click.Command)
             return command
         for entry in entry_points(group="flightlog.commands", name=cmd_name):
-            try:
-                command = entry.load()
-            except ImportError as error:
-                return _unavailable(cmd_name, error)
+            command = entry.load()
             assert isinstance(command, click.Command)
             return command
         return None
 
 
-def _unavailable(name: str, error: ImportError) -> click.Command:
-    """A verb whose extra is not installed: it says which command installs it."""
-    extra = "demo" if name == "demo" else "server"
-
-    @click.command(name, short_help=f"Needs: pip install 'flightlog[{extra}]'", add_help_option=False)
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-    def unavailable(arguments: tuple[str, ...]) -> None:
-        raise FlightlogError(f"`flightlog {name}` needs more packages ({error}): pip install 'flightlog[{extra}]'")
-
-    return unavailable
+def _extra(package: str) -> str:
+    """Return which of our extras brings a package that a verb of another room needs."""
+    return "demo" if package in ("sklearn", "PIL") else "server"
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -81,15 +72,19 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo(
-            "flightlog: interrupted; what was done stays done, and the same command goes on from there", err=True
-        )
+        click.echo("flightlog: interrupted; what was done stays done", err=True)
         sys.exit(130)
     except (KeyNeeded, AuthError, UsageError, NotFound, SettingsError) as error:
-        click.echo(f"flightlog: {error}", err=True)
+        click.echo(f"flightlog: {printable(str(error))}", err=True)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package.startswith("flightlog") or package in sys.stdlib_module_names:
+            raise
+        click.echo(f"flightlog: this needs the package {package}: pip install 'flightlog[{_extra(package)}]'", err=True)
+        sys.exit(1)
     except FlightlogError as error:
-        click.echo(f"flightlog: {error}", err=True)
+        click.echo(f"flightlog: {printable(str(error))}", err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.stdout = None  # nobody reads any more; python would complain at its exit

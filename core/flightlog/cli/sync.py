@@ -17,7 +17,7 @@ from ..errors import RetryableError
 from ..protocol.names import checked_name
 from ..sync.session import DEFAULT_TIMEOUT, Report, Result, find_runs
 from ..sync.session import sync as deliver
-from .text import printable
+from ..terminal import printable
 
 
 @click.command()
@@ -62,16 +62,22 @@ def sync(
         return
     chosen = keys.choose_server(settings.load(), server)
     limit = _timeout(timeout)
-    with out:
-        report = deliver(
-            runs,
-            chosen,
-            workspace=workspace,
-            clean_up=clean,
-            patience=Patience(limit, None if as_json else _tell_of_wait),
-            progress=out,
-            done=out.done,
-        )
+    key = keys.find_key(chosen)  # before any bar is drawn: it may have to be asked for
+    try:
+        with out:
+            report = deliver(
+                runs,
+                chosen,
+                key,
+                workspace=workspace,
+                clean_up=clean,
+                patience=Patience(limit, None if as_json else _tell_of_wait),
+                progress=out,
+                done=out.done,
+            )
+    except KeyboardInterrupt:
+        click.echo("flightlog: interrupted; the same command goes on from there", err=True)
+        click.get_current_context().exit(130)
     if as_json:
         click.echo(orjson.dumps(_as_json(report)))
     elif not quiet:
@@ -205,15 +211,15 @@ def _print_result(result: Result, *, quiet: bool) -> None:
 
 
 def _print_summary(report: Report) -> None:
-    delivered = sum(r.outcome is not None for r in report.results)
+    delivered = sum(r.status == "delivered" for r in report.results)
+    damaged = sum(r.status == "damaged" for r in report.results)
     known = sum(r.up_to_date for r in report.results)
     failed = sum(bool(r.error) for r in report.results)
-    if not delivered and not failed:
+    if not delivered and not damaged and not failed:
         click.echo(f"nothing to sync: {report.origin} has all {known} run{'s' * (known != 1)} below here")
         return
-    damaged = sum(r.status == "damaged" for r in report.results)
-    parts = [f"{delivered} delivered to {report.origin} as {report.account}"]
-    parts += [f"{damaged} of them damaged"] if damaged else []
+    parts = [f"{delivered} delivered to {report.origin} as {printable(report.account)}"]
+    parts += [f"{damaged} damaged"] if damaged else []
     parts += [f"{known} up to date"] if known else []
     parts += [f"{failed} failed"] if failed else []
     click.echo(", ".join(parts))
@@ -227,7 +233,7 @@ def _print_outcome(result: Result, quiet: bool) -> None:
         running = "" if outcome.identity.ended else ", still running" if _alive(result) else ", never finished"
         click.echo(
             f"{word} {_name(result)}: {outcome.records:,} records "
-            f"({outcome.records_sent:,} new){running}  {outcome.url}"
+            f"({outcome.records_sent:,} new){running}  {printable(outcome.url)}"
         )
     for fault in outcome.faults[:20]:
         click.echo(f"           {printable(fault)}", err=True)

@@ -9,9 +9,10 @@ import click
 import orjson
 
 from ..sync.session import find_runs
+from ..terminal import printable
 from ..verify import Verdict
 from ..verify import verify as look
-from .text import printable, size_text
+from .text import size_text
 
 
 @click.command()

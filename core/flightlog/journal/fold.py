@@ -64,6 +64,13 @@ class Fold:
         if isinstance(data.get("config"), dict):
             self.config.update(data["config"])
 
+    def _edit(self, writer: str, record: Record) -> None:
+        for name in ("name", "notes", "group", "job_type"):
+            if isinstance(record.data.get(name), str):
+                self.identity[name] = record.data[name]
+        if isinstance(record.data.get("tags"), list):
+            self.tags = [t for t in record.data["tags"] if isinstance(t, str)]
+
     def _reopens(self, parents: dict[str, int], t: float) -> bool:
         """Tell whether a writer that begins has begun after the run was closed, and not merely been read later."""
         if self.closing is None:
@@ -100,6 +107,7 @@ class Fold:
 
 _HANDLERS = {
     "run": Fold._run,
+    "edit": Fold._edit,
     "config": Fold._config,
     "log": Fold._log,
     "summary": Fold._summary,

@@ -85,6 +85,8 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     if kind is float or kind is str or kind is bool or value is None:
         return value
     if kind is int:
+        if value.bit_length() > 1023:  # no reader could give it as a number, and the whole record would be lost to it
+            raise Unloggable(f"an integer of {value.bit_length():,} bits is larger than any float")
         return value
     if len(above) > MAX_DEPTH:
         raise Unloggable(f"it nests deeper than {MAX_DEPTH}")

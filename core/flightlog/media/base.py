@@ -20,7 +20,11 @@ class Media(ABC):
 
     @abstractmethod
     def encode(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Return the file's bytes, its suffix (".png"), and what else its entry says (width, caption …)."""
+        """Return the file's bytes, its suffix (".png"), and what else its entry says (width, caption …).
+
+        Raises:
+            Exception: the value could not be made into a file; its text says why.
+        """
 
     def save(self, files: Path, key: str) -> dict[str, Any]:
         """Write the file below a run's `files/` and return its entry; the same content twice is stored once.

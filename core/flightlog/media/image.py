@@ -25,25 +25,29 @@ class Image(Media):
             figure; or the path of a png, jpeg, gif, webp or bmp file, which is kept byte for byte.
         caption: a line of text to go with it.
 
-    The data is encoded here, not at `log()`, so later changes to an array do not reach the image.
-
-    Raises:
-        UsageError: the data is no image; the text says why.
-        MissingDependency: Pillow is needed and not installed.
-        OSError: the file at a path cannot be read.
+    The data is encoded here, not at `log()`, so later changes to an array do not reach the image. What is no image, or
+    cannot be read, or needs a package that is not installed, raises nothing here: `log()` leaves out its key with a
+    warning that says why.
     """
 
     kind = "image"
 
     def __init__(self, data: Any, caption: str | None = None) -> None:
         self._caption = caption
-        if isinstance(data, str | os.PathLike):
-            self._content, self._suffix, self._size = _from_path(Path(data))
-        else:
-            self._content, self._size = _png(data)
-            self._suffix = ".png"
+        self._fault: Exception | None = None
+        self._content, self._suffix = b"", ".png"
+        self._size: tuple[int, int] | None = None
+        try:
+            if isinstance(data, str | os.PathLike):
+                self._content, self._suffix, self._size = _from_path(Path(data))
+            else:
+                self._content, self._size = _png(data)
+        except Exception as error:  # whatever a plotting or imaging library raises
+            self._fault = error
 
     def encode(self) -> tuple[bytes, str, dict[str, Any]]:
+        if self._fault is not None:
+            raise self._fault
         facts: dict[str, Any] = {}
         if self._size is not None:
             facts["width"], facts["height"] = self._size
@@ -56,7 +60,7 @@ def _pillow() -> Any:
     try:
         import PIL.Image
     except ImportError:
-        raise MissingDependency("flightlog.Image needs Pillow for this value: pip install pillow") from None
+        raise MissingDependency("flightlog.Image needs Pillow for this value: pip install 'flightlog[media]'") from None
     return PIL.Image
 
 

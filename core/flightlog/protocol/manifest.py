@@ -87,6 +87,8 @@ def parse_files(items: object) -> tuple[FileEntry, ...]:
     entries = [parse_file(item) for item in items]
     if len({e.path for e in entries}) != len(entries):
         raise ValueError("a path is named twice")
+    if not safe_paths(entries):
+        raise ValueError("a path is also the folder of another")
     return tuple(entries)
 
 

@@ -14,6 +14,7 @@ from ..protocol.manifest import FileEntry, is_safe_path
 from .views import ArtifactView, Row, RunView
 
 PAGE = 10_000
+RUNS = 1000
 T = TypeVar("T")
 _NONFINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
@@ -39,35 +40,39 @@ class RemoteSource:
             raise
 
     def _projects(self, project: str | None) -> list[tuple[str, str]]:
-        found = [(p["workspace"], p["name"]) for p in self._get("projects")["projects"]]
+        answer = self._get("projects")
+        with self._client.understood():
+            found = [(str(p["workspace"]), str(p["name"])) for p in answer["projects"]]
         return [(w, p) for w, p in found if project in (None, p) and (self._workspace is None or w == self._workspace)]
 
     def runs(self, project: str | None) -> list[RunView]:
-        shown: list[dict[str, Any]] = []
+        found: list[RunView] = []
         for workspace, name in self._projects(project):
-            path = f"projects/{path_of(workspace, name)}/runs"
+            offset = 0
             while True:
-                page = self._get(
-                    path,
-                    limit=1000,
-                    offset=len([r for r in shown if (r["workspace"], r["project"]) == (workspace, name)]),
-                )
-                shown.extend(page["runs"])
-                if len(page["runs"]) < 1000:
-                    break
-        return [self._view(r) for r in sorted(shown, key=lambda r: (r["started_at"] or 0.0, r["id"]), reverse=True)]
+                page = self._get(f"projects/{path_of(workspace, name)}/runs", limit=RUNS, offset=offset)
+                with self._client.understood():
+                    found.extend(self._view(shown) for shown in page["runs"])
+                    offset += len(page["runs"])
+                    if len(page["runs"]) < RUNS:
+                        break
+        return sorted(found, key=lambda r: (r.started_at or 0.0, r.id), reverse=True)
 
     def run(self, run_id: str, project: str | None) -> RunView:
         for workspace, name in self._projects(project):
             with contextlib.suppress(NotFound):
-                return self._view(self._get(f"runs/{path_of(workspace, name, run_id)}"))
+                shown = self._get(f"runs/{path_of(workspace, name, run_id)}")
+                with self._client.understood():
+                    return self._view(shown)
         raise NotFound(f"{self._client.origin} has no run {run_id} that you may see")
 
     def artifact(self, project: str, name: str, which: str) -> ArtifactView:
         for workspace, _ in self._projects(project):
             path = f"artifacts/{path_of(workspace, project, name, which)}"
             with contextlib.suppress(NotFound):
-                return self._artifact_view(workspace, project, self._get(path))
+                shown = self._get(path)
+                with self._client.understood():
+                    return self._artifact_view(workspace, project, shown)
         raise NotFound(f"{self._client.origin} has no artifact {project}/{name}:{which} that you may see")
 
     def _artifact_view(self, workspace: str, project: str, shown: dict[str, Any]) -> ArtifactView:
@@ -107,7 +112,7 @@ class RemoteSource:
             updated_at=shown["updated_at"] or None,
             finished_at=shown["finished_at"],
             _history=lambda metrics: self._history(home, metrics),
-            _media=lambda: self._get(f"{home}/media")["media"],
+            _media=lambda: list(self._get(f"{home}/media").get("media") or []),
             _open=lambda path: self._open(f"{home}/files/", path),
         )
 
@@ -120,8 +125,9 @@ class RemoteSource:
             if after is not None:
                 params["after"] = after
             page = self._get(f"{home}/history", **params)
-            yield from _rows(page)
-            after = page["next"]
+            with self._client.understood():
+                rows, after = _rows(page), page["next"]
+            yield from rows
             if after is None:
                 return
 

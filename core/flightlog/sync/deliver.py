@@ -101,7 +101,8 @@ class Delivery:
         self._progress.begin(identity.name, sum(n for sizes in outcome.journal.values() for n in sizes.values()))
         run_path = f"runs/{path_of(workspace, identity.project, identity.id)}"
         registered = self._call(lambda: self._client.json("PUT", run_path, json={"alive": outcome.alive}))
-        outcome.url = self._client.origin + str(registered.get("run", {}).get("url", ""))
+        with self._client.understood():
+            outcome.url = self._client.origin + str(registered["run"]["url"])
         named = Named()
         self._deliver_records(outcome, run_path, _states(registered), named)
         self._deliver_files(outcome, run_path, named)
@@ -115,11 +116,13 @@ class Delivery:
 
     def _deliver_records(self, outcome: Outcome, run_path: str, states: dict[str, WriterState], named: Named) -> None:
         folders = [f for f in writer_folders(outcome.directory.journal) if f.name in outcome.journal]
+        diverged: set[str] = set()
         for folder in sorted(folders, key=_begun):
             work = WriterDelivery(self._client, run_path, self._call, folder.name, states.get(folder.name, EMPTY))
             try:
                 done = work.run(folder, outcome.journal[folder.name], named, self._progress.advance)
             except DivergedError as error:
+                diverged.add(folder.name)
                 outcome.faults.append(f"{error}; it was copied and continued elsewhere, so this copy stays here")
                 continue
             outcome.writers[folder.name] = done
@@ -129,6 +132,13 @@ class Delivery:
             outcome.faults.extend(
                 f"{folder}: seq {format_ranges([r])} cannot be read on this disk" for r in done.report.missing
             )
+
+        for name, seq in outcome.identity.writers.items():
+            here = outcome.writers[name].last if name in outcome.writers else 0
+            if here < seq and name not in diverged:
+                outcome.faults.append(
+                    f"{outcome.directory.journal / name} ends at seq {here}; latest.spec says that it went to {seq}"
+                )
 
     def _deliver_files(self, outcome: Outcome, run_path: str, named: Named) -> None:
         entries, ready, faults = named_files(outcome.directory, named)

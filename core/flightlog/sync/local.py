@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import rundir
@@ -14,7 +14,11 @@ from ..rundir import RunDir
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a run is called on every server, and how it stands."""
+    """What a run is called on every server, and how it stands.
+
+    `writers` is how far each writer had come when the run ended: finish() syncs the journal first and then says so in
+    latest.spec, so a journal that holds less has lost something, however well it ends.
+    """
 
     id: str
     project: str
@@ -23,6 +27,7 @@ class Identity:
     state: str
     started_at: float
     spec_fault: str | None = None
+    writers: dict[str, int] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -66,6 +71,7 @@ def identify(directory: RunDir) -> Identity:
         state=str(spec.get("state") or "running"),
         started_at=float(started) if isinstance(started, int | float) else 0.0,
         spec_fault=fault,
+        writers=rundir.ended_writers(spec),
     )
 
 

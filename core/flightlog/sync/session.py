@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import rundir, settings
 from ..client import Client, Patience
 from ..errors import AuthError, DamagedError, FlightlogError, NotFound
-from ..keys import Server, find_key
+from ..keys import Server
 from ..rundir import RunDir
 from . import state
 from .clean import Cleaned, clean
@@ -78,7 +78,11 @@ def find_runs(paths: Sequence[Path]) -> list[RunDir]:
             raise NotFound(f"{path} {what}; name a run directory, or a folder that has some below it")
         found.update((d.path, d) for d in here)
     if not paths:
-        for top in (Path.cwd(), Path(settings.load().dir).absolute()):
+        try:
+            working = Path.cwd()
+        except OSError:
+            raise NotFound("the working directory is gone; name a folder that has runs below it") from None
+        for top in (working, Path(settings.load().dir).absolute()):
             found.update((d.path, d) for d in rundir.discover(top))
     return sorted(found.values(), key=_started)
 
@@ -93,6 +97,7 @@ def _started(directory: RunDir) -> tuple[float, str]:
 def sync(
     directories: Iterable[RunDir],
     server: Server,
+    key: str,
     *,
     workspace: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
@@ -105,7 +110,7 @@ def sync(
 
     Args:
         directories: the run directories.
-        server: where to.
+        server: where to. key: the API key for it.
         workspace: the workspace that all of them go to; without it each goes where it says, else to the key's account.
         timeout: seconds to go on trying while the server cannot be reached.
         clean_up: delete from this disk what the server has proven to hold.
@@ -114,17 +119,18 @@ def sync(
         done: called with each result as it stands.
 
     Raises:
-        KeyNeeded, AuthError: no key, or a wrong one.
+        AuthError: the key is wrong.
         PermanentError, RetryableError: there is no flightlog server there, or it cannot be reached.
     """
     patience = patience or Patience(timeout)
     with Client(server.origin, None) as anonymous:
         server_id = str(patience.call(anonymous.hello).get("server_id"))
-    with Client(server.origin, find_key(server)) as client:
-        account = patience.call(lambda: client.json("GET", "me"))
-        home = str(account.get("default_workspace"))
-        report = Report(server.origin, str(account.get("user", {}).get("name")))
-        delivery = Delivery(client, server_id, home, workspace, patience, progress, verify=clean_up)
+    with Client(server.origin, key) as client:
+        account = patience.call(client.account)
+        report = Report(server.origin, account.name)
+        delivery = Delivery(
+            client, server_id, account.default_workspace, workspace, patience, progress, verify=clean_up
+        )
         for directory in directories:
             result = _one(directory, delivery, server.origin, server_id, clean_up)
             report.results.append(result)

@@ -29,6 +29,8 @@ def run(*, ends: bool, folder: Path | None) -> int:
         ends: stop the server after the comparison instead of keeping it up until Ctrl-C.
         folder: where to work and leave everything; a temporary folder, removed at the end, without it.
     """
+    for name in [n for n in os.environ if n.startswith(("FLIGHTLOG_", "WANDB_")) and n != "FLIGHTLOG_SILENT"]:
+        del os.environ[name]  # the demo's runs are its own, whatever this shell is set up for
     home = folder or Path(tempfile.mkdtemp(prefix="flightlog-demo-"))
     home.mkdir(parents=True, exist_ok=True)
     if any(home.iterdir()):
