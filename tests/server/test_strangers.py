@@ -142,7 +142,7 @@ MALFORMED = [b"[" * 200_000, b'{"user":["x"]}', b"{}", b"[]", b'{"user":{"name":
 def test_malformed_answers_are_one_line(
     server: Server, proxy: Proxy, home: Path, place: Path, run_id: str, body: bytes, address: str
 ) -> None:
-    """Whatever a broken server answers, the client says that it is none, without a traceback; nothing counts as synced."""
+    """Whatever a broken server answers, the client says that it is none, without a traceback."""
     finished_run(place, run_id)
     proxy.faults = [(address, status(200, body, Content_Type="application/json"))] * 3
     said = quick("sync", place, "--server", proxy.url, "--timeout", "0", home=home, FLIGHTLOG_API_KEY=server.key)
