@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-import torch
 
 import flightlog
 
@@ -50,10 +49,6 @@ def pixels(image: flightlog.Image) -> np.ndarray[Any, Any]:
         (np.full((2, 2), 7.0), [[0, 0], [0, 0]]),
         (np.array([[True, False]]), [[255, 0]]),
         ([[0, 255], [255, 0]], [[0, 255], [255, 0]]),
-        (torch.from_numpy(GRAY.copy()), GRAY),
-        (torch.from_numpy(COLOUR.copy()).permute(2, 0, 1), COLOUR),
-        (torch.tensor([[0.0, 1.0]], requires_grad=True), [[0, 255]]),
-        (torch.tensor([[0.0, 1.0]], dtype=torch.bfloat16), [[0, 255]]),
         (PIL.Image.fromarray(COLOUR), COLOUR),
         (PIL.Image.fromarray(GRAY).convert("1"), np.asarray(PIL.Image.fromarray(GRAY).convert("1"))),
     ],

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import flightlog
 from flightlog.journal import values
@@ -76,15 +75,6 @@ def same(a: Any, b: Any) -> bool:
         (np.array([[2]]), 2),
         (np.array([1, 2]), [1, 2]),
         (np.array([1.0, math.nan]), [1.0, math.nan]),
-        (torch.tensor(0.5), 0.5),
-        (torch.tensor(3), 3),
-        (torch.tensor(True), True),
-        (torch.tensor([0.25]), 0.25),
-        (torch.tensor(1.5, dtype=torch.bfloat16), 1.5),
-        (torch.tensor(1.5, dtype=torch.float16), 1.5),
-        (torch.tensor(0.5, requires_grad=True), 0.5),
-        (torch.tensor([1, 2]), [1, 2]),
-        (torch.nn.Parameter(torch.ones(1)), 1.0),
         (decimal.Decimal("0.5"), 0.5),
         (decimal.Decimal("NaN"), math.nan),
         (Colour.RED, "red"),
@@ -153,8 +143,8 @@ def deep(depth: int) -> Any:
     "bad",
     [
         object(), b"bytes", bytearray(1), 1j, fractions.Fraction(1, 3), Raises(), RaisesText(), "\ud800", deep(50),
-        itself(), decimal.Decimal("sNaN"), np.zeros(100_000), torch.zeros(100_000), np.array([object()]), 10**5000,
-        [1, object()], np.array(1j), (i for i in range(3)), {"\ud800"}, torch.zeros(2, device="meta")[0],
+        itself(), decimal.Decimal("sNaN"), np.zeros(100_000), np.array([object()]), 10**5000,
+        [1, object()], np.array(1j), (i for i in range(3)), {"\ud800"},
     ],
     ids=lambda bad: type(bad).__name__,
 )  # fmt: skip
@@ -270,7 +260,7 @@ def test_spelling_and_paths_of_nonfinite_values() -> None:
 
 def test_a_logged_mapping_is_not_changed() -> None:
     """The caller's dict and its values stay as they are."""
-    data = {"a": {"b": (1, 2)}, "t": torch.tensor(1.0)}
+    data = {"a": {"b": (1, 2)}, "t": np.array(1.0)}
     before = dict(data)
     flightlog.init().log(data)
     assert data == before and data["a"] is before["a"]
