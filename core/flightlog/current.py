@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from . import endings, rundir, settings
+from .announce import announce_start
 from .errors import NoRunError, ResumeError, UsageError
 from .journal.fold import Fold
 from .mappings import as_mapping
 from .protocol.names import checked_name, friendly_name, new_run_id
 from .resume import Earlier, find_earlier, newest_unfinished
-from .run import Run, announce_start
+from .run import Run
 from .terminal import warn_once
 
 _current: Run | None = None

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from .run import Run, announce_end
+from .announce import announce_end
+from .run import Run
 from .terminal import guarded
 
 _peek: Callable[[], Run | None]

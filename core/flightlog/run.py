@@ -6,7 +6,6 @@ values by the housekeeper, so a training thread never waits for a disk.
 
 from __future__ import annotations
 
-import operator
 import os
 import platform
 import socket
@@ -25,19 +24,19 @@ from .errors import UsageError
 from .journal import record
 from .journal.fold import Fold
 from .journal.housekeeper import Housekeeper
-from .journal.values import Encoded, encode_values, flatten, key_text, nonfinite_paths, text
+from .journal.values import Encoded, as_step, encode_values, flatten, key_text, nonfinite_paths, text
 from .journal.writer import Writer
 from .mappings import Config, Summary, as_mapping
+from .process import own_start, pid_namespace
 from .redact import redact_command
-from .rundir import FORMAT, RunDir, pid_namespace, readable
-from .terminal import guarded, say, warn_once
+from .rundir import FORMAT, RunDir, readable
+from .terminal import guarded, warn_once
 
 if TYPE_CHECKING:
     from .artifacts import ArtifactVersion
     from .media.base import Media
 
 SPEC_SECONDS = 5.0
-_MAX_STEP = (1 << 63) - 1
 HEARTBEAT_SECONDS = 30.0
 LONG_TEXT = 64 << 10
 MAX_DATA = record.MAX_LINE - 4096
@@ -94,7 +93,7 @@ class Run:
         self._owns_spec = owns_spec
         self._pid = self._owner_pid = os.getpid()
         self._started = time.time()
-        self._process_started = _process_start()
+        self._process_started = own_start()
         self._generation = _generation
         self._end_lock = threading.RLock()  # a signal handler may end the run, too
         self._state = "running"
@@ -192,7 +191,7 @@ class Run:
         if type(data) is not dict and not isinstance(data, Mapping):
             raise UsageError(f"log() takes a mapping of names to values, not {type(data).__name__}")
         if step is not None:
-            step = _as_step(step)
+            step = as_step(step)
         writer = self._writer if self._generation == _generation else self._writer_here()
         try:
             # What passes both is plain numbers: orjson knows no foreign types, and texts, lists and None have no sum.
@@ -298,6 +297,11 @@ class Run:
     def records(self) -> int:
         """How many records this process has written."""
         return self._writer.seq
+
+    @property
+    def size(self) -> int:
+        """How many bytes of journal those are."""
+        return self._writer.total_bytes
 
     def __repr__(self) -> str:
         return f"<flightlog run {self.id} {self.name!r} of {self.project!r}, {self._state}, in {self.dir}>"
@@ -533,39 +537,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-def _process_start() -> float | None:
-    # /proc directly: psutil costs 15 ms of import, and its create_time() is this very sum. proc(5), field 22.
-    try:
-        after_name = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
-        boot = next(line for line in Path("/proc/stat").read_bytes().splitlines() if line.startswith(b"btime"))
-        return int(boot.split()[1]) + int(after_name[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, StopIteration, ValueError, IndexError):
-        return None
-
-
-def _as_step(step: Any) -> int:
-    if type(step) is int and -_MAX_STEP <= step < _MAX_STEP:
-        return step
-    try:
-        at = operator.index(step)
-    except TypeError:
-        at = _whole_number(step)
-    if not -_MAX_STEP <= at < _MAX_STEP:
-        raise UsageError(f"log(step={step!r}): a step has at most 64 bits")
-    return at
-
-
-def _whole_number(step: Any) -> int:
-    """Return a step given as 3.0, or as a tensor of it."""
-    try:
-        at = int(step)
-        if float(step) == at:
-            return at
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise UsageError(f"log(step={step!r}): a step is an integer")
-
-
 def _is_media_list(value: Any) -> bool:
     from .media.base import Media
 
@@ -586,28 +557,3 @@ def _by_the_thousand(entries: dict[str, Any], most: int = 1000) -> Iterator[dict
             count += size
     if part:
         yield part
-
-
-def announce_start(run: Run) -> None:
-    """Say where a run writes and how to look at it."""
-    verb = "continues" if run.resumed else "records"
-    say(f"run {run.name} ({run.id}) {verb} in {_shown(run.dir)}")
-
-
-def announce_end(run: Run) -> None:
-    """Say what was recorded, and the command that delivers it."""
-    if not run.recording:
-        return
-    size = run._writer.total_bytes
-    amount = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-    say(f"run {run.name} {run.state}: {run._writer.seq:,} records, {amount}")
-    say(f"deliver it with: flightlog sync {_shown(run.dir)}")
-
-
-def _shown(path: Path) -> str:
-    try:
-        text = os.path.relpath(path)
-    except (OSError, ValueError):
-        text = str(path)
-    text = text if not text.startswith("..") else str(path)
-    return text if text.replace("/", "").replace("-", "").replace(".", "").replace("_", "").isalnum() else f"'{text}'"

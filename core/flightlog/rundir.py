@@ -32,6 +32,7 @@ import orjson
 from .errors import DamagedError
 from .journal.reader import open_regular, segments, writer_folders
 from .journal.writer import fsync_folder
+from .process import pid_namespace, start_of
 from .protocol.names import random_name
 
 FORMAT = 1
@@ -290,17 +291,6 @@ def discover(top: Path, max_depth: int = 8, max_folders: int = 100_000) -> Itera
 # -- alive or not ------------------------------------------------------------------------------------------------------
 
 
-def process_start(pid: int) -> float | None:
-    """Return when a process of this machine started, which tells it from a later one with its number; None if none."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return float(process.create_time())
-    return None
-
-
 def is_alive(run: RunDir, spec: dict[str, Any]) -> bool:
     """Judge whether a run that says "running" still is.
 
@@ -312,13 +302,5 @@ def is_alive(run: RunDir, spec: dict[str, Any]) -> bool:
     pid, started = spec.get("pid"), spec.get("process_started_at")
     if not (isinstance(pid, int) and isinstance(started, int | float)):
         return False
-    here = process_start(pid)
+    here = start_of(pid)
     return here is not None and abs(here - started) < 2.0
-
-
-def pid_namespace() -> str | None:
-    """Return which table of processes a pid of this process belongs to: containers have their own. None: not known."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None

@@ -449,9 +449,10 @@ def test_a_storm_of_real_signals_costs_no_record(w: Writer, dice: random.Random)
     acknowledged: list[int] = []
     strikes = 0
     try:
-        deadline = time.monotonic() + 2.0
+        began = time.monotonic()
         n = 0
-        while time.monotonic() < deadline and strikes < 400:
+        # Two seconds, or longer where a busy disk leaves time for few strikes.
+        while strikes < 400 and time.monotonic() - began < (2.0 if strikes > 20 else 40.0):
             try:
                 armed = True
                 signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-6, 2e-4))

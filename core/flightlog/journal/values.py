@@ -10,6 +10,7 @@ import datetime
 import decimal
 import enum
 import math
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -17,7 +18,10 @@ from typing import Any
 
 import orjson
 
+from ..errors import UsageError
+
 MAX_DEPTH = 32
+_MAX_STEP = (1 << 63) - 1
 _BIG = 1 << 63
 
 
@@ -180,3 +184,27 @@ def encode_values(data: Mapping[Any, Any]) -> tuple[Encoded, dict[str, str]]:
         except Exception as error:  # any library's item() or __str__ may raise anything
             bad[name] = f"{type(error).__name__}: {error}"[:300]
     return Encoded(good, nonfinite_paths(good)), bad
+
+
+def as_step(step: Any) -> int:
+    """Return a step as an integer, whatever library's number it is. Raises UsageError where it is none of 64 bits."""
+    if type(step) is int and -_MAX_STEP <= step < _MAX_STEP:
+        return step
+    try:
+        at = operator.index(step)
+    except TypeError:
+        at = _whole_number(step)
+    if not -_MAX_STEP <= at < _MAX_STEP:
+        raise UsageError(f"log(step={step!r}): a step has at most 64 bits")
+    return at
+
+
+def _whole_number(step: Any) -> int:
+    """Return a step given as 3.0, or as a tensor of it."""
+    try:
+        at = int(step)
+        if float(step) == at:
+            return at
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UsageError(f"log(step={step!r}): a step is an integer")
