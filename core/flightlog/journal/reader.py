@@ -58,10 +58,14 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: it is missing, a link, a device, a pipe.
     """
-    fd = os.open(path, _O_BENEATH)
+    return regular_file(os.open(path, _O_BENEATH), path)
+
+
+def regular_file(fd: int, name: object) -> BinaryIO:
+    """Return an open descriptor as a file; closes it and raises OSError, naming it, where it is no regular file."""
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(f"{path} is not a regular file")
+            raise OSError(f"{name} is not a regular file")
         return os.fdopen(fd, "rb")
     except BaseException:
         os.close(fd)
