@@ -20,8 +20,8 @@ from flightlog.reading import Api
 
 from .victim import printed_reader
 
-# A second between two syncs, plus what a busy machine and a traced process add to that.
-ALLOWED = 2.5
+# A second between two syncs, and what a traced process adds to that; the time the disk itself takes comes on top.
+ALLOWED = 2.0
 SECONDS = 5.0
 
 SCRIPT = """
@@ -49,6 +49,7 @@ class Traced:
     """A segment over time: (when, size after a write), (when, size that is durable), when its name is durable."""
 
     sizes: list[tuple[float, int]] = field(default_factory=list)
+    longest_sync: float = 0.0
     durable: list[tuple[float, int]] = field(default_factory=list)
     named: float | None = None
 
@@ -78,6 +79,7 @@ def traced(traces: list[Path]) -> dict[Path, Traced]:
             segment.sizes.append((at, before + int(call[4])))
         elif name in ("fdatasync", "fsync") and place in found:
             found[place].durable.append((ended, found[place].size_at(at)))
+            found[place].longest_sync = max(found[place].longest_sync, ended - at)
         elif name == "fsync":
             for segment_path, segment in found.items():
                 if segment_path.parent == place and segment.named is None:
@@ -111,15 +113,18 @@ def test_at_any_moment_about_a_second_is_lost_and_the_run_is_readable(
     root, segments = cut
     assert len(segments) >= 3, "the run was to rotate"
     start = min(s.sizes[0][0] for s in segments.values())
+    allowed = ALLOWED + 2 * max(s.longest_sync for s in segments.values())
     chance = random.Random(11)
     for number in range(25):
         when = start + ALLOWED + chance.uniform(0.0, SECONDS - ALLOWED)
+        if when - start < allowed:  # before that nothing need be there
+            continue
         copy = tmp_path / str(number)
         shutil.copytree(root, copy, symlinks=True)
         for path, segment in segments.items():
             there = copy / path.relative_to(root)
             there.unlink() if not segment.durable_at(when) else _truncate(there, segment.durable_at(when))
-        _check(copy, when)
+        _check(copy, when, allowed)
 
 
 def _truncate(path: Path, size: int) -> None:
@@ -127,12 +132,12 @@ def _truncate(path: Path, size: int) -> None:
         file.truncate(size)
 
 
-def _check(root: Path, when: float) -> None:
+def _check(root: Path, when: float, allowed: float) -> None:
     (writer,) = next(root.glob("run-*/files/journal")).iterdir()
     records = printed_reader()(writer)
     steps = [r["data"]["n"] for r in records if r["kind"] == "log"]
     assert steps == list(range(len(steps)))
-    assert records and when - records[-1]["t"] < ALLOWED, f"{when - records[-1]['t']:.2f} s were lost at {when}"
+    assert records and when - records[-1]["t"] < allowed, f"{when - records[-1]['t']:.2f} s were lost at {when}"
     run = Api(root).runs()[0]
     assert run.config == {"lr": 0.1}
     assert [row["n"] for row in run.history()] == steps
