@@ -138,9 +138,9 @@ def _begin(chosen: settings.Settings, config: Mapping[str, Any]) -> Run:
         owns_spec=owns_spec,
     )
     try:
-        rundir.point_latest(root, run.rundir)
+        rundir.point_latest(run.rundir.path.parent, run.rundir)
     except OSError as error:
-        warn_once("latest", f"`latest` in {root} cannot be made to lead to this run: {error}")
+        warn_once("latest", f"`latest` in {run.rundir.path.parent} cannot be made to lead to this run: {error}")
     return run
 
 
@@ -148,7 +148,18 @@ def _create(root: Path, run_id: str, started: float) -> rundir.RunDir:
     try:
         return rundir.create(root, run_id, started)
     except OSError as error:
-        raise UsageError(f"init(): no run directory can be made in {root}: {error}") from None
+        return rundir.create(_spare(root, error), run_id, started)
+
+
+def _spare(wanted: Path, why: OSError) -> Path:
+    """Return the folder to record into where the one that is wanted cannot be written, and say so."""
+    try:
+        spare = rundir.spare_root()
+    except OSError as error:
+        raise UsageError(f"init(): neither {wanted} ({why}) nor a temporary folder ({error}) can be written") from None
+    reason = why.strerror or str(why)
+    warn_once(f"dir {wanted}", f"{wanted} cannot be written ({reason}); this run is recorded in {spare} instead.")
+    return spare
 
 
 def _find(chosen: settings.Settings) -> tuple[Path, Earlier | None]:
@@ -156,7 +167,7 @@ def _find(chosen: settings.Settings) -> tuple[Path, Earlier | None]:
     try:
         root = rundir.prepare_root(Path(chosen.dir).absolute())
     except OSError as error:
-        raise UsageError(f"init(): the folder {chosen.dir} cannot be made: {error}") from None
+        root = _spare(Path(chosen.dir), error)
     run_id = chosen.run_id
     if run_id is None:
         if chosen.resume == "must":

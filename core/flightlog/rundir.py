@@ -192,6 +192,21 @@ def _holds_other_things(root: Path) -> bool:
     return False
 
 
+def spare_root() -> Path:
+    """Make and return the root of last resort, in the system's temporary folder and nobody else's.
+
+    Raises:
+        OSError: not even that can be written.
+    """
+    place = Path(tempfile.gettempdir()) / f"flightlog-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    facts = place.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():  # put there by somebody else
+        place = Path(tempfile.mkdtemp(prefix="flightlog-"))
+    return prepare_root(place)
+
+
 def create(root: Path, run_id: str, started_at: float) -> RunDir:
     """Make a new run directory below a prepared root; on a full disk it is made by the writer, once there is room.
 

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -138,23 +139,57 @@ def test_dir_is_an_absolute_or_relative_path_of_either_kind(tmp_path: Path, as_p
     assert run.rundir.read_spec()["state"] == "finished"
 
 
-def test_a_root_that_cannot_be_made_is_misuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file in the way, or a folder where nothing may be written: the error names it."""
-    (tmp_path / "file").write_text("")
-    for place in ("file", "file/runs"):
-        with pytest.raises(UsageError, match="file"):
-            flightlog.init(dir=place)
-    (tmp_path / "closed").mkdir()
+@pytest.fixture
+def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of last resort, in a temporary folder of the test's own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    return tmp_path / "tmp" / f"flightlog-{os.getuid()}"
+
+
+def refuse_runs_in(monkeypatch: pytest.MonkeyPatch, what: str, error: OSError) -> None:
     make = Path.mkdir  # os.mkdir would be the lower edge, but Python 3.10's pathlib holds it by another name
 
     def refuse(path: Path, *how: Any, **more: Any) -> None:
-        if "closed/run-" in str(path):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        if what in str(path):
+            raise error
         make(path, *how, **more)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(UsageError, match="closed"):
-        flightlog.init(dir="closed")
+
+
+@pytest.mark.parametrize("place", ["file", "file/runs", "closed"])
+def test_a_folder_that_cannot_be_written_does_not_stop_a_training(
+    tmp_path: Path, spare: Path, monkeypatch: pytest.MonkeyPatch, journal: JournalOf,
+    capfd: pytest.CaptureFixture[str], place: str,
+) -> None:  # fmt: skip
+    """A file in the way, a folder without permission: one warning says where the run is recorded instead."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "closed").mkdir()
+    refuse_runs_in(monkeypatch, "closed/run-", PermissionError(errno.EACCES, "Permission denied"))
+    with flightlog.init(dir=place, config={"a": 1}) as run:
+        run.log({"x": 1})
+    assert run.dir.parent == spare and (spare / "latest").resolve() == run.dir
+    assert journal(spare).logged("x") == [1] and journal(spare).fold.config == {"a": 1}
+    said = capfd.readouterr().err
+    assert said.count("cannot be written") == 1 and str(spare) in said
+    assert spare.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_spare_folder_of_somebody_else_is_not_used(tmp_path: Path, spare: Path) -> None:
+    """Where the temporary folder holds a link under our name, another one is made: nobody leads our runs away."""
+    (tmp_path / "trap").mkdir()
+    spare.symlink_to(tmp_path / "trap")
+    (tmp_path / "file").write_text("")
+    run = flightlog.init(dir="file")
+    assert run.dir.parent != spare and not list((tmp_path / "trap").iterdir())
+
+
+def test_where_nothing_can_be_written_it_says_so(tmp_path: Path, spare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the folder nor a temporary one: an error that names both."""
+    refuse_runs_in(monkeypatch, str(tmp_path), OSError(errno.EROFS, "Read-only file system"))
+    with pytest.raises(UsageError, match=r"neither .* nor a temporary folder"):
+        flightlog.init(dir="somewhere")
 
 
 def test_a_disk_full_at_init_does_not_stop_a_training(
