@@ -129,7 +129,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        found: dict[str, Any] = tomllib.loads(path.read_bytes().decode())
+        return found
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
 
