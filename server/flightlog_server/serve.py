@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 import uvicorn
 
@@ -47,8 +46,3 @@ def run(data: Data, sock: socket.socket) -> None:
         timeout_graceful_shutdown=10,
     )
     uvicorn.Server(config).run(sockets=[sock])
-
-
-def default_data() -> Path:
-    """Return the data folder that is used where none is named."""
-    return Path("flightlog-data")

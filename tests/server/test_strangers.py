@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -270,3 +272,29 @@ def test_a_run_in_another_container_is_judged_by_its_growth(place: Path, run_id:
     os.utime(segment(run), (1, 1))
     assert not is_alive(run, spec)
     assert not is_alive(run, {**spec, "pid_namespace": os.readlink("/proc/self/ns/pid")})
+
+
+def test_a_full_disk_at_the_server_is_said_and_loses_nothing(
+    tmp_path: Path, home: Path, place: Path, run_id: str
+) -> None:
+    """On a real small disk that is full the client is told so (status 1); with room again the sync delivers all."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a tmpfs is refused here: {mounted.stderr.strip()}")
+    server = Server(disk).start()
+    try:
+        run = finished_run(place, run_id, steps=3000)
+        with open(disk / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            while ballast.write(bytes(1024)):
+                pass
+        said = server.sync(place, "--timeout", "0", home=home)
+        assert said.code == 1 and "disk is full" in said.out, said
+        (disk / "ballast").unlink()
+        assert server.sync(place, home=home).code == 0
+        (writer,) = server.journal(run_id)
+        assert server.journal(run_id)[writer] == segment(run).read_bytes()
+    finally:
+        server.stop()
+        subprocess.run(["umount", disk], check=True)
