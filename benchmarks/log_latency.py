@@ -45,6 +45,13 @@ def flightlog(folder: Path) -> tuple[Log, Callable[[], None]]:
     return lambda values, step: run.log(values, step=step), run.finish
 
 
+def buffered(folder: Path) -> tuple[Log, Callable[[], None]]:
+    import flightlog
+
+    run = flightlog.init(project="bench", mode="offline", dir=folder, durability="buffered")
+    return lambda values, step: run.log(values, step=step), run.finish
+
+
 def wandb(folder: Path) -> tuple[Log, Callable[[], None]]:
     import wandb
 
@@ -68,7 +75,7 @@ def mlflow(folder: Path) -> tuple[Log, Callable[[], None]]:
     return lambda values, step: mlflow.log_metrics(values, step=step), mlflow.end_run
 
 
-RECORDERS = {f.__name__: f for f in (floor, flightlog, trackio, wandb, mlflow)}
+RECORDERS = {f.__name__: f for f in (floor, flightlog, buffered, trackio, wandb, mlflow)}
 
 
 def measure(name: str, steps: int) -> dict[str, float]:
@@ -76,7 +83,7 @@ def measure(name: str, steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         if name != "floor":
-            __import__(name)
+            __import__({"buffered": "flightlog"}.get(name, name))
         imported = time.perf_counter()
         log, finish = RECORDERS[name](Path(folder))
         ready = time.perf_counter()
@@ -137,11 +144,12 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.one, arguments.steps)))
         return
-    names = [n for n in RECORDERS if n in ("floor", "flightlog") or (arguments.peers and importlib.util.find_spec(n))]
+    names = [n for n in RECORDERS if n in ("floor", "flightlog", "buffered") or (arguments.peers and importlib.util.find_spec(n))]
     rounds: list[dict[str, dict[str, float]]] = []
     for _ in range(arguments.rounds):
         found = {name: in_process(name, arguments.steps if name != "mlflow" else 300) for name in names}
         rounds.append({name: figures for name, figures in found.items() if figures})
+    print(_import_cost())
     print(f"{arguments.rounds} rounds of {arguments.steps:,} steps of {METRICS} floats; medians over the rounds")
     widths = {"p50 us": 8, "p99 us": 8, "p99.9 us": 9, "x floor": 8, "import ms": 10, "init ms": 8, "finish ms": 10}
     print(" ".join([" " * 10, *(f"{title:>{width}}" for title, width in widths.items())]))
@@ -149,6 +157,21 @@ def main() -> None:
         those = [r for r in rounds if name in r]
         if those:
             print(_line(name, those))
+
+
+def _import_cost(times: int = 15) -> str:
+    """Say what `import flightlog` adds to a bare interpreter: whole processes by turns, medians."""
+    found: dict[str, list[float]] = {"pass": [], "import orjson": [], "import flightlog": []}
+    for _ in range(times):
+        for code, durations in found.items():
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            durations.append((time.perf_counter() - began) * 1000)
+    bare, orjson_too, whole = (statistics.median(durations) for durations in found.values())
+    return (
+        f"import flightlog: {whole - bare:.1f} ms above `python -c pass` ({bare:.1f} ms), "
+        f"of which orjson {orjson_too - bare:.1f} ms"
+    )
 
 
 def _line(name: str, rounds: list[dict[str, dict[str, float]]]) -> str:

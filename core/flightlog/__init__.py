@@ -12,12 +12,14 @@ The names below are all there is; what needs a heavier import is loaded at its f
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from typing import TYPE_CHECKING, Any
 
 from . import current as _current
-from .current import finish, init, log, log_artifact
+from .alerts import AlertLevel
+from .current import alert, define_metric, finish, init, log, log_artifact, mark_preempting
 from .errors import FlightlogError, UsageError
 from .run import Run
 
@@ -25,8 +27,9 @@ from .run import Run
 globals().pop("run", None)
 
 if TYPE_CHECKING:
+    from . import plot
     from .mappings import Config, Summary
-    from .media import Image, Text
+    from .media import Audio, Histogram, Html, Image, Plotly, Table, Text, Video
     from .reading import Api
 
     run: Run | None
@@ -35,17 +38,29 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AlertLevel",
     "Api",
+    "Audio",
     "FlightlogError",
+    "Histogram",
+    "Html",
     "Image",
+    "Plotly",
     "Run",
+    "Table",
     "Text",
     "UsageError",
+    "Video",
+    "alert",
+    "define_metric",
     "finish",
     "init",
     "log",
     "log_artifact",
+    "mark_preempting",
+    "plot",
 ]
+_MEDIA = ("Audio", "Histogram", "Html", "Image", "Plotly", "Table", "Text", "Video")
 # Those of the current run, looked up at each use: `flightlog.run` is None where there is none, the others raise.
 _OF_THE_RUN = ("config", "run", "summary")
 
@@ -70,10 +85,12 @@ def __getattr__(name: str) -> Any:
         return _current.current_or_none()
     if name in ("config", "summary"):
         return getattr(_current.current(f"flightlog.{name}"), name)
-    if name in ("Image", "Text"):
+    if name in _MEDIA:
         from . import media
 
         return getattr(media, name)
+    if name == "plot":
+        return importlib.import_module(".plot", __name__)
     if name == "Api":
         from .reading import Api
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import endings, rundir, settings
+from . import endings, joining, rundir, settings
 from .announce import announce_start
 from .errors import NoRunError, ResumeError, UsageError
-from .journal.fold import Fold
+from .journal.define import Definition
+from .launch import Launch, detect
 from .mappings import as_mapping
 from .protocol.names import checked_name, friendly_name, new_run_id
 from .resume import Earlier, find_earlier, newest_unfinished
-from .run import Run
+from .run import Beginning, Identity, Run
 from .terminal import warn_once
 
 _current: Run | None = None
+_begun = 0  # how many runs this process has begun: each rank's first is the job's first
+# How long a rank waits for the first one's directory before it makes one of its own.
+_WAIT_SECONDS = 1.0
 # What a wandb script may pass to init() that has no counterpart here; it is said once and does no harm.
 _NOT_HERE = frozenset(
     [
@@ -28,11 +33,9 @@ _NOT_HERE = frozenset(
         "sync_tensorboard",
         "anonymous",
         "force",
-        "allow_val_change",
         "config_exclude_keys",
         "config_include_keys",
         "fork_from",
-        "resume_from",
         "monitor_gym",
         "tensorboard",
     ]
@@ -52,6 +55,9 @@ def init(
     dir: str | os.PathLike[str] | None = None,
     mode: str | None = None,
     resume: str | bool | None = None,
+    resume_from: int | str | None = None,
+    allow_val_change: bool = False,
+    durability: str | None = None,
     workspace: str | None = None,
     entity: str | None = None,
     **others: Any,
@@ -69,6 +75,11 @@ def init(
         mode: "offline" (the default), "online" or "disabled" (records nothing).
         resume: "allow" continues the run with this id if there is one (the default where an id is given), "must" raises
             without one, "never" raises with one, "auto" continues this project's newest run here that did not finish.
+        resume_from: continue the run from this step: what was logged beyond it is hidden, and kept.
+            "<run id>?_step=<n>" names the run, too.
+        allow_val_change: a continued run's config may change without a warning.
+        durability: "record" (the default): killing the process loses nothing for which `log()` has returned; or
+            "buffered": up to a second or 64 KiB, for half the cost of a call.
         workspace: whom it belongs to on the server; without one, the account that syncs it. `entity` means the same.
 
     Every argument left out is looked up in FLIGHTLOG_*, `flightlog.toml`, and the user's settings.
@@ -84,9 +95,10 @@ def init(
         if unknown not in _NOT_HERE:
             raise TypeError(f"init() got an unexpected keyword argument {unknown!r}")
         warn_once(f"init {unknown}", f"init({unknown}=) has no counterpart in flightlog and is ignored.")
+    id, resume_from = _split_resume_from(id, resume_from)
     chosen = settings.load(
         project=project, name=name, run_id=id, tags=tags, notes=notes, group=group, job_type=job_type, dir=dir,
-        mode=mode, resume=resume, workspace=workspace or entity,
+        mode=mode, resume=resume, resume_from=resume_from, durability=durability, workspace=workspace or entity,
     )  # fmt: skip
     if chosen.run_id is not None:
         checked_name("run id", chosen.run_id)
@@ -101,47 +113,84 @@ def init(
         return _install(DisabledRun(chosen, settled))
     if chosen.mode == "online":
         warn_once("online", "this run is recorded offline; `flightlog sync` delivers it, also while it is running.")
-    run = _begin(chosen, settled)
+    run = _begin(chosen, settled, allow_val_change)
     announce_start(run)
     return _install(run)
 
 
-def _begin(chosen: settings.Settings, config: Mapping[str, Any]) -> Run:
+def _split_resume_from(run_id: str | None, value: int | str | None) -> tuple[str | None, int | str | None]:
+    if isinstance(value, str) and "?_step=" in value:
+        named, _, step = value.partition("?_step=")
+        return run_id or named, step
+    return run_id, value
+
+
+def _begin(chosen: settings.Settings, config: Mapping[str, Any], allow_val_change: bool) -> Run:
+    global _begun
+    _begun += 1
     started = time.time()
-    root, earlier = _find(chosen)
-    if earlier is None:
-        run_id = chosen.run_id or new_run_id()
-        place, owns_spec = _create(root, run_id, started), True
-        before: Fold | None = None
-        parents: Mapping[str, int] = {}
-    else:
-        run_id = earlier.id
-        before, parents = earlier.fold, earlier.parents
-        if earlier.rundir is not None:
-            place, owns_spec = earlier.rundir, earlier.may_own_spec
-        else:
-            place, owns_spec = _create(root, run_id, started), True
-    identity = before.identity if before else {}
+    launch = detect()
+    chosen = _with_id_of(launch, chosen)
+    root, earlier = _find(chosen, launch)
+    run_id = earlier.id if earlier else chosen.run_id or new_run_id()
+    place = earlier.rundir if earlier else None
+    owns_spec = earlier.may_own_spec if earlier and place else True
+    if place is None and launch is not None and launch.rank:
+        place = _siblings_place(root, run_id)
+        owns_spec = place is None
+    place = place or _create(root, run_id, started)
+    before = earlier.fold if earlier else None
+    known = before.identity if before else {}
+    identity = Identity(
+        id=run_id,
+        project=(before and before.project) or chosen.project,
+        name=chosen.name or known.get("name") or friendly_name(run_id),
+        workspace=chosen.workspace or known.get("workspace"),
+        group=chosen.group or known.get("group"),
+        job_type=chosen.job_type or known.get("job_type"),
+        tags=chosen.tags,
+        notes=chosen.notes or known.get("notes"),
+    )
     run = Run(
         place,
-        run_id=run_id,
-        project=(before and before.project) or chosen.project,
-        name=chosen.name or identity.get("name") or friendly_name(run_id),
-        workspace=chosen.workspace or identity.get("workspace"),
-        group=chosen.group or identity.get("group"),
-        job_type=chosen.job_type or identity.get("job_type"),
-        tags=chosen.tags,
-        notes=chosen.notes or identity.get("notes"),
+        identity,
+        Beginning(before, earlier.parents if earlier else None, chosen.resume_from, launch, owns_spec),
         config=config,
-        before=before,
-        parents=parents,
-        owns_spec=owns_spec,
+        allow_val_change=allow_val_change,
+        buffered=chosen.durability == "buffered",
+        spool_to=chosen.spool_to,
     )
     try:
         rundir.point_latest(run.rundir.path.parent, run.rundir)
     except OSError as error:
         warn_once("latest", f"`latest` in {run.rundir.path.parent} cannot be made to lead to this run: {error}")
     return run
+
+
+def _with_id_of(launch: Launch | None, chosen: settings.Settings) -> settings.Settings:
+    """Return the settings with the id that all ranks of a launch come to, where none is given."""
+    if launch is None or chosen.run_id is not None:
+        return chosen
+    run_id = launch.run_id(_begun)
+    if run_id is None:
+        warn_once(
+            "launch",
+            f"this is rank {launch.rank} of {launch.size}, and nothing tells its launch from others on all nodes; set "
+            "FLIGHTLOG_RUN_ID for all ranks to be one run.",
+        )
+    return dataclasses.replace(chosen, run_id=run_id, resume=chosen.resume or "allow")
+
+
+def _siblings_place(root: Path, run_id: str) -> rundir.RunDir | None:
+    """Return the directory that another rank has made for the run, waiting a moment for it; None if none appears."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        found = sorted(path for path in root.glob(f"run-*-{run_id}*") if path.is_dir())
+        if found:
+            return rundir.RunDir(found[-1])
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.02)
 
 
 def _create(root: Path, run_id: str, started: float) -> rundir.RunDir:
@@ -162,21 +211,27 @@ def _spare(wanted: Path, why: OSError) -> Path:
     return spare
 
 
-def _find(chosen: settings.Settings) -> tuple[Path, Earlier | None]:
+def _find(chosen: settings.Settings, launch: Launch | None) -> tuple[Path, Earlier | None]:
     """Return the prepared root and, where this run was begun before, what is known of that."""
     try:
         root = rundir.prepare_root(Path(chosen.dir).absolute())
     except OSError as error:
         root = _spare(Path(chosen.dir), error)
+    if chosen.resume == "auto":
+        found = newest_unfinished(root, chosen.project, launch, chosen.resume_from)
+        if found is not None:
+            return root, found
     run_id = chosen.run_id
     if run_id is None:
-        if chosen.resume == "must":
-            raise ResumeError('init(resume="must") needs the id of the run: init(id=…) or FLIGHTLOG_RUN_ID')
-        return root, newest_unfinished(root, chosen.project) if chosen.resume == "auto" else None
-    earlier = find_earlier(root, run_id)
-    if earlier is None and chosen.resume == "must":
+        if chosen.resume == "must" or chosen.resume_from is not None:
+            wanted = 'init(resume="must")' if chosen.resume == "must" else "init(resume_from=)"
+            raise ResumeError(f"{wanted} needs the id of the run: init(id=…) or FLIGHTLOG_RUN_ID")
+        return root, None
+    earlier = find_earlier(root, run_id, launch, chosen.resume_from)
+    known = earlier is not None and earlier.fold is not None
+    if not known and chosen.resume == "must":
         raise ResumeError(f'init(resume="must"): there is no run {run_id} in {root}')
-    if earlier is not None and chosen.resume == "never":
+    if known and chosen.resume == "never":
         raise ResumeError(f'init(resume="never"): run {run_id} is already in {root}')
     return root, earlier
 
@@ -185,7 +240,7 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -
     """Record values in the current run; see `Run.log`. Raises NoRunError where there is none."""
     run = _current
     if run is None:
-        raise NoRunError("log(): there is no run; call flightlog.init() first")
+        run = current("log()")
     run.log(data, step, commit)
 
 
@@ -194,19 +249,38 @@ def log_artifact(*args: Any, **kwargs: Any) -> Any:
     return current("log_artifact()").log_artifact(*args, **kwargs)
 
 
+def define_metric(*args: Any, **kwargs: Any) -> Definition:
+    """Say what is to be made of a metric of the current run; see `Run.define_metric`."""
+    return current("define_metric()").define_metric(*args, **kwargs)
+
+
+def alert(*args: Any, **kwargs: Any) -> None:
+    """Record in the current run that something wants attention; see `Run.alert`."""
+    current("alert()").alert(*args, **kwargs)
+
+
+def mark_preempting() -> None:
+    """Say that the current run's machine is about to be taken away; see `Run.mark_preempting`."""
+    current("mark_preempting()").mark_preempting()
+
+
 def finish(exit_code: int | None = None) -> None:
     """End the current run, if there is one; see `Run.finish`."""
     global _current
     run, _current = _current, None
+    joining.announce(None)
     if run is not None:
         endings.end(run, lambda: run.finish(exit_code))
 
 
 def current(what: str) -> Run:
     """Return the current run. Raises NoRunError, naming `what` was asked for, where there is none."""
-    if _current is None:
+    if _current is not None:
+        return _current
+    run = joining.parents_run()
+    if run is None:
         raise NoRunError(f"{what}: there is no run; call flightlog.init() first")
-    return _current
+    return _install(run)
 
 
 def current_or_none() -> Run | None:
@@ -217,6 +291,7 @@ def current_or_none() -> Run | None:
 def _install(run: Run) -> Run:
     global _current
     _current = run
+    joining.announce(run)
     endings.watch(_peek, _take)
     return run
 

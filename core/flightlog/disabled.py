@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import alerts
+from .journal.define import Definition
 from .mappings import Config, Summary, as_mapping
+from .metrics import definition_of
 from .protocol.names import friendly_name, new_run_id
 from .run import Run
 from .rundir import RunDir
@@ -29,9 +32,10 @@ class DisabledRun(Run):
         self._tags = chosen.tags
         self._notes = chosen.notes
         self.resumed = False
-        self.rundir = RunDir(Path(chosen.dir).absolute() / "disabled")
+        self.rank = 0
+        self._place = RunDir(Path(chosen.dir).absolute() / "disabled")
         self._owner_pid = os.getpid()
-        self._state = "running"
+        self._stands = "running"
         self.config = Config(dict(as_mapping("config=", config)), lambda values: values)
         self.summary = Summary({}, lambda values: values)
 
@@ -39,8 +43,20 @@ class DisabledRun(Run):
         return value
 
     @property
+    def rundir(self) -> RunDir:
+        return self._place
+
+    @property
+    def state(self) -> str:
+        return self._stands
+
+    @property
     def step(self) -> int:
         return 0
+
+    @property
+    def position(self) -> tuple[str, int]:
+        return "", 0
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
         pass
@@ -56,13 +72,42 @@ class DisabledRun(Run):
         return None
 
     def finish(self, exit_code: int | None = None) -> None:
-        self._state = "failed" if exit_code else "finished"
+        self._stands = "failed" if exit_code else "finished"
 
     def fail(self, error: BaseException) -> None:
-        self._state = "failed"
+        self._stands = "failed"
 
     def preempt(self) -> None:
-        self._state = "preempted"
+        self._stands = "preempted"
+
+    def define_metric(
+        self,
+        name: str,
+        step_metric: str | Definition | None = None,
+        *,
+        summary: str | Iterable[str] | None = None,
+        goal: str | None = None,
+        hidden: bool = False,
+        **others: Any,
+    ) -> Definition:
+        return definition_of(name, step_metric, summary, goal, hidden, others)
+
+    def alert(
+        self, title: str, text: str = "", level: str = "INFO", wait_duration: float | Any = alerts.WAIT_SECONDS
+    ) -> None:
+        alerts.checked(title, text, level)
+
+    def rewind(self, step: int) -> None:
+        pass
+
+    def mark_preempting(self) -> None:
+        pass
+
+    def spool(self) -> None:
+        pass
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DisabledRun, (Settings(run_id=self.id, project=self.project, name=self._name), self.config.as_dict())
 
     def flush(self) -> None:
         pass

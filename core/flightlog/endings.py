@@ -114,12 +114,19 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
             # The script has its own ideas, a last checkpoint perhaps. However it ends now, it was preempted.
             _terminated = run
             with guarded("SIGTERM"):
-                run.flush()
+                run.when_free(lambda: _mark(run))
         _before_sigterm(number, frame)
     elif run is not None:
         run.when_free(lambda: _die_preempted(run))
     else:
         _die()
+
+
+def _mark(run: Run) -> None:
+    """Keep what there is, whatever the script's handler makes of its time."""
+    if run.state == "running":
+        run.mark_preempting()
+        run.spool()
 
 
 def _die_preempted(run: Run) -> None:

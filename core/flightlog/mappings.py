@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import reprlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from .errors import UsageError
-from .journal.values import plain
+from .journal.values import is_instance, plain
 from .terminal import warn_once
 
 Emit = Callable[[dict[str, Any]], dict[str, Any]]
@@ -25,7 +23,7 @@ def as_mapping(what: str, values: object) -> Mapping[str, Any]:
         return {}
     if isinstance(values, Mapping):
         return values
-    if isinstance(values, argparse.Namespace):
+    if is_instance(values, "argparse", "Namespace"):
         return vars(values)
     if dataclasses.is_dataclass(values) and not isinstance(values, type):
         return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
@@ -123,6 +121,8 @@ def _warn_if_changed(key: str, old: Any, new: Any) -> None:
     except Exception:  # no form in JSON, or whatever a value's own code raises; recording it says so
         return
     if not same:
+        import reprlib
+
         warn_once(
             f"config {key}",
             f"config.{key} changes from {reprlib.repr(old)} to {reprlib.repr(new)}; allow_val_change=True says that it "

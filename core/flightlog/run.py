@@ -1,34 +1,31 @@
 """Run: the object behind init, log and finish.
 
-Everything a run is told becomes a record of its journal before the call returns. latest.spec is written from the same
-values by the housekeeper, so a training thread never waits for a disk.
+Everything a run is told becomes a record of its journal before the call returns (recorder.py). latest.spec is written
+from the same values by the housekeeper, so a training thread never waits for a disk.
 """
 
 from __future__ import annotations
 
 import os
-import platform
-import socket
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from . import alerts, resume
 from .errors import UsageError
-from .journal import record
+from .journal.define import Definition, Definitions, Summaries
 from .journal.fold import Fold
-from .journal.housekeeper import Housekeeper
-from .journal.values import Encoded, as_step, encode_values, flatten, key_text, nonfinite_paths, text
-from .journal.writer import Writer
+from .journal.scan import RunJournal
+from .journal.values import MAX_STEP, Encoded, as_step, encode_values, flatten, key_text, text
+from .launch import Launch
 from .mappings import Config, Summary, as_mapping
-from .process import own_start, pid_namespace
-from .redact import redact_command
+from .metrics import definition_of
+from .process import hostname, own_start, pid_namespace
+from .recorder import Recorder
 from .rundir import FORMAT, RunDir, readable
 from .terminal import guarded, warn_once
 
@@ -36,25 +33,56 @@ if TYPE_CHECKING:
     from .artifacts import ArtifactVersion
     from .media.base import Media
 
-SPEC_SECONDS = 5.0
-HEARTBEAT_SECONDS = 30.0
-LONG_TEXT = 64 << 10
-MAX_DATA = record.MAX_LINE - 4096
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a run is called. `id` and `project` are for ever; the rest can be set anew."""
+
+    id: str
+    project: str
+    name: str
+    workspace: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """From where a run goes on.
+
+    Attributes:
+        before: what its earlier records add up to; None for a run that begins here.
+        parents: the last seq seen of each earlier writer.
+        rewind_to: the last step that still counts; None for all.
+        launch: the job that this process is a rank of.
+        owns_spec: whether this process writes the directory's latest.spec.
+        forked: whether this process only helps another, which closes the run.
+    """
+
+    before: Fold | None = None
+    parents: Mapping[str, int] | None = None
+    rewind_to: int | None = None
+    launch: Launch | None = None
+    owns_spec: bool = True
+    forked: bool = False
 
 
 class Run:
     """A run being recorded. Made by `flightlog.init`; also a context manager that finishes it.
 
     Every method may be called from any thread. None raises for what the disk, the driver or a value does; misuse raises
-    UsageError.
+    UsageError. A run may be passed to a child process, forked or spawned: what that records is part of the same run.
 
     Attributes:
         id: the run's id, the same in every directory and on every server.
         project, workspace: what `init` was given. name, group, job_type, tags, notes: likewise; they can be set anew.
         config: hyper-parameters, a mapping with attribute access.
-        summary: the latest value of every metric, likewise.
+        summary: the latest value of every metric, or what `define_metric` says of it, likewise.
         step: the step that the next `log()` without one will use.
         resumed: True where records of this run were found and are being continued.
+        rank: which of the job's processes this is; 0 where it was started alone.
         dir: the run directory.
         recording: False where the mode is "disabled".
     """
@@ -64,56 +92,59 @@ class Run:
     def __init__(
         self,
         rundir: RunDir,
+        identity: Identity,
+        beginning: Beginning = Beginning(),  # it is frozen
         *,
-        run_id: str,
-        project: str,
-        name: str,
-        workspace: str | None = None,
-        group: str | None = None,
-        job_type: str | None = None,
-        tags: Iterable[str] = (),
-        notes: str | None = None,
         config: Mapping[str, Any] | None = None,
-        before: Fold | None = None,
-        parents: Mapping[str, int] | None = None,
-        owns_spec: bool = True,
+        allow_val_change: bool = True,
+        buffered: bool = False,
+        spool_to: str | None = None,
     ) -> None:
-        self.id = run_id
-        self.project = project
-        self.workspace = workspace
-        self._name = name
-        self._group = group
-        self._job_type = job_type
-        self._notes = notes
-        self._tags = tuple(dict.fromkeys([*(before.tags if before else ()), *tags]))
-        self.resumed = before is not None
-        self.rundir = rundir
+        before = beginning.before
+        self.id = identity.id
+        self.project = identity.project
+        self.workspace = identity.workspace
+        self._name = identity.name
+        self._group = identity.group
+        self._job_type = identity.job_type
+        self._notes = identity.notes
+        self._tags = tuple(dict.fromkeys([*(before.tags if before else ()), *identity.tags]))
+        self.resumed = before is not None and not beginning.forked
+        self.rank = beginning.launch.rank if beginning.launch else 0
         self._before = before
-        self._parents = dict(parents or {}) if before is not None and before.records else {}
-        self._owns_spec = owns_spec
-        self._pid = self._owner_pid = os.getpid()
+        self._owner_pid = os.getpid()
         self._started = time.time()
         self._process_started = own_start()
-        self._generation = _generation
-        self._end_lock = threading.RLock()  # a signal handler may end the run, too
-        self._state = "running"
-        self._exit_code: int | None = None
+        self._spool_to = spool_to
+        self._alerts = alerts.Limiter()
+        from .redact import redact_command
+
         words = [text(word) for word in getattr(sys, "orig_argv", sys.argv)]
         self._command = redact_command(words, secrets=[os.environ.get("FLIGHTLOG_API_KEY", "")])
-        self._config: dict[str, Any] = dict(before.config) if before else {}
-        self._summary: dict[str, Any] = dict(before.summary) if before else {}
-        self.config = Config(self._config, lambda values: self._record_values("config", values))
-        self.summary = Summary(self._summary, lambda values: self._record_values("summary", values))
-        self._spec_dirty = False
-        self._spec_written = 0.0
-        self._writer = Writer(rundir.journal, next_step=before.step if before else 0)
-        first = self._plain("config", as_mapping("config=", config))
-        self._write_first_record(parents or {}, first)
-        self._config.update(first.values)
-        self._write_spec()
-        self._housekeeper: Housekeeper | None = Housekeeper(self._tick)
+        self._summaries = before.summaries if before else Summaries(Definitions(), {})
+        self.config = Config(dict(before.config) if before else {}, self._record_config)
+        self.summary = Summary(self._summaries.values, lambda values: self._record_values("summary", values))
+        self._recorder = Recorder(
+            rundir,
+            self._facts,
+            self._spec,
+            self._whole,
+            next_step=before.step if before else 0,
+            parents=beginning.parents,
+            launch=beginning.launch,
+            owns_spec=beginning.owns_spec,
+            forked=beginning.forked,
+            buffered=buffered,
+        )
+        self._recorder.begin()
+        if beginning.rewind_to is not None:
+            self._recorder.rewind(beginning.rewind_to)
+        given = as_mapping("config=", config)
+        if given:
+            self.config.update(given, allow_val_change=allow_val_change)
+        self._recorder.keep_house()
 
-    # -- what the user calls -------------------------------------------------------------------------------------------
+    # -- who it is -----------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -159,8 +190,12 @@ class Run:
     def _edited(self, what: str, value: Any) -> Any:
         """Record that the run is called otherwise from now on."""
         self._must_run(f"run.{what} = …")
-        self._append("edit", {what: value})
+        self._recorder.append("edit", {what: value})
         return value
+
+    @property
+    def rundir(self) -> RunDir:
+        return self._recorder.rundir
 
     @property
     def dir(self) -> Path:
@@ -168,11 +203,13 @@ class Run:
 
     @property
     def step(self) -> int:
-        return self._writer.next_step
+        return self._recorder.writer.next_step
 
     @property
     def state(self) -> str:
-        return self._state
+        return self._recorder.state
+
+    # -- what is recorded ----------------------------------------------------------------------------------------------
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
         """Record the values of a step. When it has returned, killing the process does not lose them.
@@ -186,28 +223,113 @@ class Run:
         Raises:
             UsageError: `data` is no mapping, `step` no integer, or the run is finished.
         """
-        if self._state != "running":
+        recorder = self._recorder
+        if recorder.state != "running":
             self._must_run("log()")
         if type(data) is not dict and not isinstance(data, Mapping):
             raise UsageError(f"log() takes a mapping of names to values, not {type(data).__name__}")
-        if step is not None:
+        if step is not None and not (type(step) is int and -MAX_STEP <= step < MAX_STEP):
             step = as_step(step)
-        writer = self._writer if self._generation == _generation else self._writer_here()
-        try:
-            # What passes both is plain numbers: orjson knows no foreign types, and texts, lists and None have no sum.
-            encoded = orjson.dumps(data)
-            total = sum(data.values())
-        except TypeError:
-            pass
-        else:
-            if total - total == 0 and len(encoded) < MAX_DATA:  # it is not, with NaN or an infinity among them
-                if not writer.append_log(step, commit, encoded):
-                    self._must_run("log()")
-                self._summary.update(data)
-                self._spec_dirty = True
-                return
-        with guarded("log()"):
-            self._log_any(data, writer.take_step(step, commit))
+        writer = recorder.writer
+        if writer.inherited:
+            writer = recorder.writer_here()
+        done = writer.append_log(step, commit, data)
+        if done is None:  # more than plain numbers
+            with guarded("log()"):
+                self._log_any(data, writer.take_step(step, commit))
+            return
+        if not done:
+            self._must_run("log()")
+        self._summaries.take(data)
+        recorder.dirty = True
+
+    def define_metric(
+        self,
+        name: str,
+        step_metric: str | Definition | None = None,
+        *,
+        summary: str | Iterable[str] | None = None,
+        goal: str | None = None,
+        hidden: bool = False,
+        **others: Any,
+    ) -> Definition:
+        """Say what is to be made of a metric, or of all whose name fits a pattern; also of what was logged already.
+
+        Args:
+            name: the metric, or a pattern such as "val/*".
+            step_metric: the metric that is its axis, such as "epoch"; the step without one.
+            summary: which of its values stand in the summary: "last" (the default), "min", "max", "mean", "best" (by
+                `goal`) or "none". One stands under the metric's own name; several, as a list or separated by commas,
+                under "<metric>.min" and so on.
+            goal: "minimize" or "maximize".
+            hidden: leave it out of what a page shows by itself.
+
+        Returns:
+            The definition, which is also taken for a `step_metric`.
+
+        Raises:
+            UsageError: an argument cannot be understood.
+        """
+        self._must_run("define_metric()")
+        new = definition_of(name, step_metric, summary, goal, hidden, others)
+        whole = self._summaries.definitions.add(new)
+        if whole is None:
+            return new
+        with guarded("define_metric()"):
+            self._recorder.append("define", whole.data())
+            self._count_anew(whole)
+        return whole
+
+    def _count_anew(self, definition: Definition) -> None:
+        """Let a definition count for what was logged before it."""
+        definitions = self._summaries.definitions
+        fitting = [m for m in list(self._summaries.values) if definitions.of(m) == definition and definition.aggregates]
+        if fitting and self._recorder.writer.seq:
+            records = RunJournal([self.rundir.journal]).records(frozenset({"log"}))
+            self._summaries.retake(fitting, (record.data for _, record in records))
+
+    def alert(
+        self, title: str, text: str = "", level: str = "INFO", wait_duration: float | Any = alerts.WAIT_SECONDS
+    ) -> None:
+        """Record that something wants attention, and say so at the terminal.
+
+        Args:
+            title: what it is, in a few words; the same title again within `wait_duration` is passed over.
+            text: more of it.
+            level: "INFO", "WARN" or "ERROR" (or an `AlertLevel`).
+            wait_duration: seconds, or a datetime.timedelta.
+
+        Raises:
+            UsageError: the level is none of these.
+        """
+        self._must_run("alert()")
+        data = alerts.checked(title, text, level)
+        if self._alerts.passes(data["title"], wait_duration):
+            with guarded("alert()"):
+                self._recorder.append("alert", data)
+                alerts.announce(data)
+
+    def rewind(self, step: int) -> None:
+        """Go on from an earlier step: what was logged beyond it is hidden from all views, and kept in the journal.
+
+        Args:
+            step: the last step that still counts; the next `log()` without a step is of the one after it.
+
+        Raises:
+            UsageError: it is no step.
+        """
+        self._must_run("rewind()")
+        at = as_step(step)
+        with guarded("rewind()"):
+            self._recorder.rewind(at)
+            self._summaries.become(resume.refold(self.rundir.path.parent, self.id).summaries)
+
+    def mark_preempting(self) -> None:
+        """Say that the machine is about to be taken away: if the run does not finish by itself, it was preempted."""
+        self._must_run("mark_preempting()")
+        with guarded("mark_preempting()"):
+            self._recorder.append("preempting", {})
+            self.flush()
 
     def log_artifact(
         self,
@@ -247,7 +369,7 @@ class Run:
             except OSError as error:
                 warn_once(f"artifact {name}", f"artifact {name!r} is not kept: {error}")
                 return None
-            self._append("artifact", data)
+            self._recorder.append("artifact", data)
             return version
         return None
 
@@ -272,6 +394,8 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """End the run as failed because of an exception, whose traceback is kept in the journal."""
+        import traceback
+
         trace = text("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         message = key_text(error)[:2000]
         self._end("failed", 1, {"type": type(error).__name__, "message": message, "traceback": trace[-64_000:]})
@@ -282,11 +406,11 @@ class Run:
 
     def flush(self) -> None:
         """Wait until what has been recorded is on the disk, as the housekeeper sees to every second."""
-        self._writer_here().sync(patient=False)
+        self._recorder.writer_here().sync(patient=False)
 
     def when_free(self, action: Callable[[], object]) -> None:
         """Call a function once this thread is not in the midst of a record: for signal handlers."""
-        self._writer_here().when_free(action)
+        self._recorder.writer_here().when_free(action)
 
     @property
     def owner_pid(self) -> int:
@@ -296,61 +420,53 @@ class Run:
     @property
     def records(self) -> int:
         """How many records this process has written."""
-        return self._writer.seq
+        return self._recorder.writer.seq
 
     @property
     def size(self) -> int:
         """How many bytes of journal those are."""
-        return self._writer.total_bytes
+        return self._recorder.writer.total_bytes
+
+    @property
+    def position(self) -> tuple[str, int]:
+        """This process's writer, and the seq of its last record."""
+        return self._recorder.writer.name, self._recorder.writer.seq
 
     def __repr__(self) -> str:
-        return f"<flightlog run {self.id} {self.name!r} of {self.project!r}, {self._state}, in {self.dir}>"
+        return f"<flightlog run {self.id} {self.name!r} of {self.project!r}, {self.state}, in {self.dir}>"
 
     # -- steps and values ----------------------------------------------------------------------------------------------
 
     def _log_any(self, data: Mapping[str, Any], step: int) -> None:
         """The forgiving road of log(): whatever is in `data`, what can be kept is."""
-        from .media.base import Media
+        from .media import recognise
 
-        flat = flatten(data)
         media: dict[str, Any] = {}
         values: dict[str, Any] = {}
-        for key, value in flat.items():
-            if isinstance(value, Media) or _is_media_list(value):
-                media[key] = value
-            elif isinstance(value, str) and len(value) > LONG_TEXT:
-                from .media import Text
-
-                media[key] = Text(value)
-            elif callable(getattr(value, "savefig", None)):
-                from .media import Image
-
-                try:
-                    media[key] = Image(value)
-                except Exception as error:  # a plotting library may raise anything
-                    warn_once(f"value log {key}", f"log: {key} is left out: {type(error).__name__}: {error}.")
-            else:
+        for key, value in flatten(data).items():
+            found = recognise(key, value)
+            if found is None:
                 values[key] = value
+            else:
+                media[key] = found
         encoded = self._plain("log", values)
         if encoded.values or not media:
-            self._append_split("log", encoded, step)
-            self._summary.update(encoded.values)
-            self._spec_dirty = True
+            self._recorder.append_values("log", encoded, step)
+            self._summaries.take(encoded.values)
         if media:
             self._log_media(media, step)
 
     def _log_media(self, media: dict[str, Media | list[Media]], step: int) -> None:
+        from .media import divide, save_all
+
         entries: dict[str, Any] = {}
         for key, value in media.items():
             try:
-                if isinstance(value, list | tuple):
-                    entries[key] = [item.save(self.rundir.files, key) for item in value]
-                else:
-                    entries[key] = value.save(self.rundir.files, key)
+                entries[key] = save_all(self.rundir.files, key, value)
             except Exception as error:  # the disk, a missing package, data that is no image: it costs this key
                 warn_once(f"media {key}", f"log(): {key} is left out: {error}")
-        for part in _by_the_thousand(entries):
-            self._append("media", part, step)
+        for part in divide(entries):
+            self._recorder.append("media", part, step)
 
     def _plain(self, what: str, values: Mapping[str, Any]) -> Encoded:
         """Return what of `values` can be recorded; each of the others costs one warning."""
@@ -359,140 +475,35 @@ class Run:
             warn_once(f"value {what} {key}", f"{what}: {key} is left out: {why}.")
         return encoded
 
+    def _record_config(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return self._record_values("config", values)
+
     def _record_values(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         self._must_run(f"{kind}.update()")
         encoded = self._plain(kind, values)
-        self._append_split(kind, encoded, None)
-        self._spec_dirty = True
+        self._recorder.append_values(kind, encoded)
         return encoded.values
 
-    def _append_split(self, kind: str, encoded: Encoded, step: int | None) -> None:
-        """Append values as one record, or as several where a line would be too long; what is too long alone is left."""
-        body = record.body(encoded.json(), step, encoded.nonfinite)
-        if len(body) < MAX_DATA:
-            self._put(kind, body)
-            return
-        keys = list(encoded.values)
-        if len(keys) == 1:
-            warn_once(f"value {kind} {keys[0]}", f"{kind}: {keys[0]} is left out: larger than 1 MiB; log it as a file.")
-            encoded.values.clear()
-            return
-        for part in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
-            values = {k: encoded.values[k] for k in part}
-            half = Encoded(values, nonfinite_paths(values))
-            self._append_split(kind, half, step)
-            for key in part:
-                if key not in half.values:
-                    del encoded.values[key]
-
-    def _append(self, kind: str, data: dict[str, Any], step: int | None = None) -> None:
-        encoded, _ = encode_values(data)
-        body = record.body(encoded.json(), step, encoded.nonfinite)
-        while len(body) >= MAX_DATA:  # the metadata of a lifetime, a hundred thousand words of command
-            longest = max(encoded.values, key=lambda key: len(Encoded({key: encoded.values[key]}).json()))
-            warn_once(f"value {kind} {longest}", f"{kind}: {longest} is left out: larger than 1 MiB.")
-            del encoded.values[longest]
-            encoded = Encoded(encoded.values, nonfinite_paths(encoded.values))
-            body = record.body(encoded.json(), step, encoded.nonfinite)
-        self._put(kind, body)
-        self._spec_dirty = True
-
-    def _put(self, kind: str, body: bytes) -> None:
-        if not self._writer_here().append(kind, body) and kind != "finish":
-            self._must_run(f"{kind} record")
-
     def _must_run(self, what: str) -> None:
-        if self._state != "running":
-            raise UsageError(f"{what}: run {self.id} is {self._state}; flightlog.init() begins a new one")
-
-    # -- writers, the first record, the end ----------------------------------------------------------------------------
-
-    def _writer_here(self) -> Writer:
-        if self._generation != _generation:
-            self._adopt_in_child()
-        return self._writer
-
-    def _adopt_in_child(self) -> None:
-        """In a forked child: a writer of its own, whose parent is the one it was copied from."""
-        with _child_lock:
-            if self._generation == _generation:
-                return
-            inherited = self._writer
-            self._end_lock = threading.RLock()
-            self._owns_spec = False
-            self._writer = Writer(self.rundir.journal, next_step=inherited.next_step)
-            self._pid = os.getpid()
-            self._generation = _generation
-            self._write_first_record({inherited.name: inherited.seq}, Encoded({}))
-            self._housekeeper = Housekeeper(self._tick)
-            inherited.abandon()
-
-    def _write_first_record(self, parents: Mapping[str, int], config: Encoded) -> None:
-        data = {
-            "format": FORMAT,
-            "id": self.id,
-            "project": self.project,
-            "workspace": self.workspace,
-            "name": self.name,
-            "group": self.group,
-            "job_type": self.job_type,
-            "tags": list(self.tags),
-            "notes": self.notes,
-            "host": socket.gethostname(),
-            "pid": self._pid,
-            "python": platform.python_version(),
-            "command": self._command,
-        }
-        kept = {k: v for k, v in data.items() if v not in (None, [])}
-        if parents:
-            kept["parents"] = dict(parents)
-        self._append("run", kept)
-        if config.values:
-            self._append_split("config", config, None)
+        if self.state != "running":
+            raise UsageError(f"{what}: run {self.id} is {self.state}; flightlog.init() begins a new one")
 
     def _end(self, state: str, exit_code: int, error: dict[str, Any] | None = None) -> None:
-        if self._state == "running":
-            with guarded("finish()"):
-                self._writer_here()
-        with self._end_lock:
-            if self._state != "running":
-                return
-            self._state = state
-            self._exit_code = exit_code
-        with guarded("finish()"):
-            data: dict[str, Any] = {"state": state, "exit_code": exit_code}
-            if error:
-                data["error"] = error
-            if not self._owns_spec:
-                data["closes_run"] = False
-            self._append("finish", data)
-            if self._housekeeper is not None:
-                self._housekeeper.stop()
-            self._writer.close()
-            self._write_spec()
+        if self._recorder.end(state, exit_code, error):
+            self.spool()
 
-    # -- keeping house -------------------------------------------------------------------------------------------------
+    def spool(self) -> None:
+        """Copy the run directory to where FLIGHTLOG_SPOOL_TO says, if it does."""
+        if self._spool_to is not None:
+            from .spool import spool
 
-    def _tick(self) -> None:
-        writer = self._writer
-        if time.time() - writer.last_append > HEARTBEAT_SECONDS:
-            writer.append("heartbeat", b'"data":{}')
-        writer.sync()
-        if self._spec_dirty and time.time() - self._spec_written >= SPEC_SECONDS:
-            self._write_spec()
+            with guarded("FLIGHTLOG_SPOOL_TO"):
+                spool(self.rundir, Path(self._spool_to))
 
-    def _write_spec(self) -> None:
-        if not self._owns_spec:
-            return
-        self._spec_dirty = False
-        self._spec_written = time.time()
-        try:
-            self.rundir.write_spec(self._spec())
-        except OSError as error:
-            warn_once("spec", f"{self.rundir.spec_path} cannot be written ({error}); it is a cache of the journal.")
+    # -- what the recorder asks for ------------------------------------------------------------------------------------
 
-    def _spec(self) -> dict[str, Any]:
-        before = self._before
+    def _facts(self) -> dict[str, Any]:
+        """Return who the run is, for a writer's first record."""
         return {
             "format": FORMAT,
             "id": self.id,
@@ -503,57 +514,32 @@ class Run:
             "job_type": self.job_type,
             "tags": list(self.tags),
             "notes": self.notes,
-            "state": self._state,
-            "exit_code": self._exit_code,
-            "started_at": (before and before.started_at) or self._started,
-            "updated_at": time.time(),
-            "finished_at": time.time() if self._state != "running" else None,
-            "host": socket.gethostname(),
-            "pid": self._pid,
-            "pid_namespace": pid_namespace(),
-            "process_started_at": self._process_started,
+            "host": hostname(),
+            "python": sys.version.split()[0],
             "command": self._command,
-            "config": readable(self._config.copy()),
-            "summary": readable(self._summary.copy()),
-            "step": self.step,
-            "records": self._writer.seq + (before.records if before else 0),
-            "bytes": self._writer.total_bytes,
-            "writers": {**self._parents, self._writer.name: self._writer.seq},
         }
 
+    def _whole(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what a journal lacks whose beginning is gone."""
+        definitions = [("define", definition.data()) for definition in self._summaries.definitions]
+        return [("config", self.config.as_dict()), *definitions]
 
-_child_lock = threading.RLock()
-# How many forks this process is away from the one that was started; cheaper to compare than os.getpid().
-_generation = 0
-
-
-def _note_fork() -> None:
-    global _child_lock, _generation
-    _child_lock = threading.RLock()
-    _generation += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
-
-def _is_media_list(value: Any) -> bool:
-    from .media.base import Media
-
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Media) for item in value)
-
-
-def _by_the_thousand(entries: dict[str, Any], most: int = 1000) -> Iterator[dict[str, Any]]:
-    """Divide media entries into records: one may name no more files than find room in a line."""
-    part: dict[str, Any] = {}
-    count = 0
-    for key, value in entries.items():
-        for items in [value[i : i + most] for i in range(0, len(value), most)] if isinstance(value, list) else [value]:
-            size = len(items) if isinstance(items, list) else 1
-            if part and (key in part or count + size > most):
-                yield part
-                part, count = {}, 0
-            part[key] = items
-            count += size
-    if part:
-        yield part
+    def _spec(self) -> dict[str, Any]:
+        before = self._before
+        facts = self._facts()
+        del facts["python"]
+        summaries = self._summaries
+        return {
+            **facts,
+            "started_at": (before and before.started_at) or self._started,
+            "updated_at": time.time(),
+            "finished_at": time.time() if self.state != "running" else None,
+            "pid_namespace": pid_namespace(),
+            "process_started_at": self._process_started,
+            "config": readable(self.config.as_dict()),
+            "summary": readable(self.summary.as_dict()),
+            "definitions": [definition.data() for definition in summaries.definitions],
+            "tallies": {m: readable(t.to_list()) for m, t in list(summaries.tallies.items())},
+            "step": self.step,
+            "records": self.records + (before.records if before else 0),
+        }

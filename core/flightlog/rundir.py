@@ -18,9 +18,7 @@ import contextlib
 import errno
 import math
 import os
-import socket
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +30,7 @@ import orjson
 from .errors import DamagedError
 from .journal.reader import open_regular, segments, writer_folders
 from .journal.writer import fsync_folder
-from .process import pid_namespace, start_of
+from .process import hostname, pid_namespace, start_of
 from .protocol.names import random_name
 
 FORMAT = 1
@@ -55,7 +53,8 @@ def atomic_write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     Raises:
         OSError: it could not be written; the old content still stands.
     """
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.parent / f".{path.name[:100]}.{random_name(40)}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
     try:
         try:
             view = memoryview(content)
@@ -198,6 +197,8 @@ def spare_root() -> Path:
     Raises:
         OSError: not even that can be written.
     """
+    import tempfile
+
     place = Path(tempfile.gettempdir()) / f"flightlog-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         place.mkdir(mode=0o700)
@@ -312,7 +313,7 @@ def is_alive(run: RunDir, spec: dict[str, Any]) -> bool:
     On its own machine its process is asked for; elsewhere, in another container say, the journal must have grown
     within five minutes (a heartbeat is written every 30 s).
     """
-    if spec.get("host") != socket.gethostname() or spec.get("pid_namespace", pid_namespace()) != pid_namespace():
+    if spec.get("host") != hostname() or spec.get("pid_namespace", pid_namespace()) != pid_namespace():
         return time.time() - run.last_growth() < ALIVE_SECONDS
     pid, started = spec.get("pid"), spec.get("process_started_at")
     if not (isinstance(pid, int) and isinstance(started, int | float)):

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingsError
-from .journal.values import text
+from .errors import SettingsError, UsageError
+from .journal.values import as_step, text
 from .terminal import warn_once
 
 MODES = ("offline", "online", "disabled")
+DURABILITY = ("record", "buffered")
 RESUME = ("allow", "must", "never", "auto")
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -34,6 +35,9 @@ _VARIABLES = {
     "job_type": ("FLIGHTLOG_JOB_TYPE", "WANDB_JOB_TYPE"),
     "tags": ("FLIGHTLOG_TAGS", "WANDB_TAGS"),
     "notes": ("FLIGHTLOG_NOTES", "WANDB_NOTES"),
+    "resume_from": ("FLIGHTLOG_RESUME_FROM", None),
+    "durability": ("FLIGHTLOG_DURABILITY", None),
+    "spool_to": ("FLIGHTLOG_SPOOL_TO", None),
     "base_url": ("FLIGHTLOG_BASE_URL", None),
 }
 
@@ -53,6 +57,9 @@ class Settings:
     job_type: str | None = None
     tags: tuple[str, ...] = ()
     notes: str | None = None
+    resume_from: int | None = None
+    durability: str = "record"
+    spool_to: str | None = None
     base_url: str | None = None
     sources: Mapping[str, str] = None  # type: ignore[assignment]
 
@@ -146,6 +153,8 @@ def _checked(name: str, value: Any, source: str) -> Any:
         value = os.fspath(value)
     if name == "resume" and isinstance(value, bool):
         value = "auto" if value else "never"
+    if name == "resume_from":
+        return _step(value, where)
     if not isinstance(value, str):
         raise SettingsError(f"{where}: a text is needed, not {value!r}")
     if name == "mode":
@@ -154,4 +163,13 @@ def _checked(name: str, value: Any, source: str) -> Any:
             raise SettingsError(f"{where}: {value!r} is none of {', '.join(MODES)}")
     if name == "resume" and value not in RESUME:
         raise SettingsError(f"{where}: {value!r} is none of {', '.join(RESUME)}")
-    return value if name == "dir" else text(value)
+    if name == "durability" and value not in DURABILITY:
+        raise SettingsError(f"{where}: {value!r} is neither 'record' nor 'buffered'")
+    return value if name in ("dir", "spool_to") else text(value)
+
+
+def _step(value: Any, where: str) -> int:
+    try:
+        return as_step(int(value) if isinstance(value, str) else value)
+    except (ValueError, UsageError):
+        raise SettingsError(f"{where}: {value!r} is no step") from None

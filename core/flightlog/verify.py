@@ -13,7 +13,7 @@ from .contents import Named, named_files
 from .errors import DamagedError
 from .journal.fold import Fold
 from .journal.reader import WriterReport
-from .journal.scan import read_run
+from .journal.scan import RunJournal
 from .protocol.manifest import FileEntry
 from .rundir import FORMAT, RunDir
 
@@ -59,11 +59,15 @@ def verify(directory: RunDir, *, repair: bool = False) -> Verdict:
     Raises:
         OSError: latest.spec was to be repaired and cannot be written.
     """
-    fold, named = Fold(), Named()
-    verdict = Verdict(directory, fold, {})
-    for writer, record in read_run([directory.journal], verdict.writers):
-        fold.add(writer, record)
+    journal, named = RunJournal([directory.journal]), Named()
+    verdict = Verdict(directory, Fold(), journal.reports)
+    verdict.fold.define(journal.definitions)
+    for writer, record in journal.records(hidden=True):
         named.add_record(record)
+        if journal.rewinds.hide(writer, record):
+            verdict.fold.records += 1
+        else:
+            verdict.fold.add(writer, record)
     _look_at_writers(verdict)
     _look_at_files(verdict, named)
     _look_at_spec(verdict, repair)
@@ -130,7 +134,7 @@ def spec_of(verdict: Verdict) -> dict[str, Any]:
     fold, identity = verdict.fold, verdict.fold.identity
     state = fold.state
     if state == "running" and not rundir.is_alive(verdict.directory, identity):
-        state = "crashed"
+        state = "preempted" if fold.preempting else "crashed"
     return {
         "format": FORMAT,
         "id": fold.id,

@@ -6,7 +6,7 @@ can be made again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +14,22 @@ import sqlalchemy as sa
 import zstandard
 from sqlalchemy.engine import Connection
 
+from flightlog.journal.define import Definitions
 from flightlog.journal.order import parents_of
 from flightlog.journal.record import Line, Record, check
+from flightlog.journal.rewind import Rewinds
 from flightlog.journal.values import spell
 from flightlog.protocol.digest import BLOCK, JournalDigest
 from flightlog.protocol.messages import MAX_BATCH, MAX_SPAN, Ranges, WriterState
 
 from .errors import ApiError, malformed
 from .metrics.index import add_records
-from .standing import Clock, Standing
+from .standing import GUIDES, Clock, Standing, gathered
 from .store.database import insert_new
-from .store.schema import batches, media, runs, writers
+from .store.schema import batches, events, media, runs, writers
 
 _HASH = 32
+_EVENTS = ("alert",)
 _MAX_DEPTH = 64  # orjson writes 254 levels; our own clients record 32
 _STEP_END = (1 << 63) - 1  # the run's own step is one more
 
@@ -163,8 +166,8 @@ def _records(lines: Sequence[Line]) -> list[Record]:
     return records
 
 
-def _stand_anew(connection: Connection, run_id: int) -> Standing:
-    """Read all records of a run again: a writer had begun before what it has seen of its parents was here."""
+def _stand_anew(connection: Connection, run_id: int, guides: tuple[Definitions, Rewinds]) -> Standing:
+    """Read all records of a run again: those that are new change how the others are to be seen, or their order."""
     rows = connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.last_seq > 0)).all()
     waiting = {row.name: row for row in rows}
     known: dict[str, Any] = {}
@@ -174,12 +177,20 @@ def _stand_anew(connection: Connection, run_id: int) -> Standing:
         for row in ready or list(waiting.values()):
             clock = _behind(connection, row.parents, known) if ready else Clock()  # parents in a circle do not count
             place = {"floor": clock.at, "depth": clock.depth}
-            standing.add(row.name, clock, _records(stored_lines(connection, row.id, 1, row.last_seq)))
+            standing.add(row.name, clock, _read(connection, row), guides)
             place["at"] = clock.at
             connection.execute(writers.update().where(writers.c.id == row.id).values(place))
             known[row.name] = connection.execute(sa.select(writers).where(writers.c.id == row.id)).one()
             del waiting[row.name]
     return standing
+
+
+def _read(connection: Connection, writer: Any) -> Iterator[Record]:
+    """Yield a writer's records, a batch of them at a time."""
+    query = sa.select(batches.c.lines).where(batches.c.writer_id == writer.id).order_by(batches.c.first_seq)
+    for (blob,) in connection.execute(query):
+        lines = (check(raw) for raw in _split(zstandard.ZstdDecompressor().decompress(blob)))
+        yield from _records([line for line in lines if line is not None])
 
 
 def _fits(record: Record) -> bool:
@@ -224,12 +235,16 @@ def _index(
 ) -> None:
     """Bring what is shown of the run up to these records."""
     row = connection.execute(sa.select(runs).where(runs.c.id == run.id)).one()
-    if clock is None:
-        standing = _stand_anew(connection, run.id)
+    standing = Standing(row.config, row.summary, row.step, row.records, row.updated_at, **row.standing)
+    news = [record for record in records if record.kind in GUIDES]
+    said = [(t, rank[2], rank[3], kind, data) for rank, t, kind, data in standing.turns]
+    guides = gathered([*said, *((r.t, writer.name, r.seq, r.kind, r.data) for r in news)])
+    if clock is None or (news and row.records):
+        standing = _stand_anew(connection, run.id, guides)
     else:
-        standing = Standing(row.config, row.summary, row.step, row.records, row.updated_at, **row.standing)
-        standing.add(writer.name, clock, records)
+        standing.add(writer.name, clock, records, guides)
         connection.execute(writers.update().where(writers.c.id == writer.id).values(at=clock.at))
+    _hide(connection, run.id, guides[1])
     fold = standing.fold()
     identity = fold.identity
     connection.execute(
@@ -245,9 +260,11 @@ def _index(
                 runs.c.command: _words(identity.get("command")),
                 runs.c.tags: fold.tags,
                 runs.c.state: fold.state,
+                runs.c.preempting: fold.preempting,
+                runs.c.definitions: [definition.data() for definition in guides[0]],
                 runs.c.started_at: fold.started_at,
                 runs.c.finished_at: fold.finished_at,
-                runs.c.standing: {"set_by": standing.set_by, "turns": standing.turns},
+                runs.c.standing: standing.kept(),
                 runs.c.updated_at: standing.updated_at,
                 runs.c.config: standing.config,
                 runs.c.summary: standing.summary,
@@ -271,6 +288,22 @@ def _index(
         if r.kind == "media"
     ]
     insert_new(connection, media, rows)
+    shown = [r for r in records if r.kind in _EVENTS]
+    named = {"run_id": run.id, "writer": writer.name}
+    insert_new(
+        connection,
+        events,
+        [{**named, "seq": r.seq, "kind": r.kind, "timestamp": r.t, "data": spell(r.data)} for r in shown],
+    )
+
+
+def _hide(connection: Connection, run_id: int, rewinds: Rewinds) -> None:
+    """Note with each writer which of its records a rewind hides."""
+    if rewinds:
+        for row in connection.execute(sa.select(writers).where(writers.c.run_id == run_id)).all():
+            hidden = [list(pair) for pair in rewinds.of(row.name)]
+            if hidden != row.hidden:
+                connection.execute(writers.update().where(writers.c.id == row.id).values(hidden=hidden))
 
 
 def _text(value: object) -> str | None:

@@ -9,13 +9,14 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from flightlog.journal.rewind import Rewinds
 from flightlog.journal.values import nonfinite_paths, spell
 from flightlog.protocol.names import friendly_name
 
 from .accounts import Account, workspace_id
 from .errors import not_found
 from .store.database import insert_new
-from .store.schema import members, projects, runs, users, workspaces
+from .store.schema import members, projects, runs, users, workspaces, writers
 
 # Written on the page's side of a run that does not say how it ended, and whose process is gone.
 CRASHED = "crashed"
@@ -75,6 +76,8 @@ def ensure_run(
                 updated_at=0.0,
                 standing={},
                 version=0,
+                preempting=False,
+                definitions=[],
             )
         )
         row = connection.execute(sa.select(runs).filter_by(**key)).one()
@@ -83,9 +86,24 @@ def ensure_run(
     return row
 
 
-def shown_state(state: str, alive: bool) -> str:
-    """Return a run's state as people see it: one that says "running" and is not alive has crashed."""
-    return CRASHED if state == "running" and not alive else state
+def rewinds_of(connection: Connection, run_row_id: int) -> Rewinds:
+    """Return what rewinds hide of a run."""
+    rewinds = Rewinds()
+    query = sa.select(writers.c.name, writers.c.hidden).where(writers.c.run_id == run_row_id)
+    for name, hidden in connection.execute(query):
+        for seq, step in hidden:
+            rewinds.add({"step": step, "writers": {name: seq}})
+    return rewinds
+
+
+def shown_state(row: Any) -> str:
+    """Return a run's state as people see it: one that says "running" and is not alive has crashed.
+
+    Or its machine was taken away, if it had said that this was coming.
+    """
+    if row.state != "running" or row.alive:
+        return str(row.state)
+    return "preempted" if row.preempting else CRASHED
 
 
 def _shown(row: Any) -> dict[str, Any]:
@@ -101,7 +119,7 @@ def _shown(row: Any) -> dict[str, Any]:
         "job_type": row.job_type,
         "tags": row.tags,
         "notes": row.notes,
-        "state": shown_state(row.state, row.alive),
+        "state": shown_state(row),
         "owner": row.owner,
         "host": row.host,
         "command": row.command,
@@ -114,6 +132,7 @@ def _shown(row: Any) -> dict[str, Any]:
         "updated_at": row.updated_at,
         "finished_at": row.finished_at,
         "version": row.version,
+        "definitions": row.definitions,
         "url": f"/w/{address}",
     }
 

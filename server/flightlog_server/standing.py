@@ -1,8 +1,9 @@
 """How a run stands (its state, config and summary), kept up with whatever order its writers' records arrive in.
 
 Writers of one run are delivered one after the other, and bit by bit, although their records belong between each other.
-So every value remembers the rank of the record that set it, and the few records that begin and end writers are kept and
-folded anew. The outcome is that of flightlog.journal.fold over all records in order (flightlog.journal.order).
+So every value remembers the rank of the record that set it, and the few records that begin and end writers, or say how
+others are to be seen, are kept and folded anew. The outcome is that of flightlog.journal.fold over all records in order
+(flightlog.journal.order).
 """
 
 from __future__ import annotations
@@ -11,14 +12,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flightlog.journal.define import Definitions, Tally, from_data
 from flightlog.journal.fold import Fold
 from flightlog.journal.record import Record
+from flightlog.journal.rewind import Rewinds
 
 # When a record happened, comparable across writers: its time, the depth of its writer's parents, its writer, its seq.
 Rank = list[Any]
 _SETS = {"log": "summary", "summary": "summary", "config": "config"}
-# Which of their data is kept of the records that begin and end writers or rename the run; None: all.
-_TURNING = {"run": None, "finish": ("state", "closes_run"), "edit": ("name", "notes", "group", "job_type", "tags")}
+GUIDES = ("define", "rewind")
+# What is kept of the records that begin and end writers, rename the run, or say how others are to be seen; None: all.
+_TURNING = {
+    "run": None,
+    "finish": ("state", "closes_run", "rank"),
+    "edit": ("name", "notes", "group", "job_type", "tags"),
+    "preempting": (),
+    "define": None,
+    "rewind": None,
+}
 
 
 @dataclass(slots=True)
@@ -33,8 +44,9 @@ class Clock:
 class Standing:
     """What a run's records add up to.
 
-    `set_by` holds the rank of the record that set each value of `config` and `summary`, `turns` the records that begin
-    and end writers as [rank, time, kind, data].
+    `set_by` holds the rank of the record that set each value of `config` and `summary`, `tallies` what is counted of
+    metrics whose summary is not just the last value as [rank of the latest, tally], `turns` the records that begin and
+    end writers, or say how others are to be seen, as [rank, time, kind, data].
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -44,24 +56,88 @@ class Standing:
     updated_at: float = 0.0
     set_by: dict[str, dict[str, Rank]] = field(default_factory=lambda: {"config": {}, "summary": {}})
     turns: list[list[Any]] = field(default_factory=list)
+    tallies: dict[str, list[Any]] = field(default_factory=dict)
 
-    def add(self, writer: str, clock: Clock, records: Iterable[Record]) -> None:
-        """Take the next records of a writer, and move its clock."""
+    def kept(self) -> dict[str, Any]:
+        """Return what must be kept of it besides what is shown."""
+        return {"set_by": self.set_by, "turns": self.turns, "tallies": self.tallies}
+
+    def guides(self) -> tuple[Definitions, Rewinds]:
+        """Return what is said of metrics and of earlier steps, as flightlog.journal.scan gathers it."""
+        return gathered((t, rank[2], rank[3], kind, data) for rank, t, kind, data in self.turns)
+
+    def add(
+        self,
+        writer: str,
+        clock: Clock,
+        records: Iterable[Record],
+        guides: tuple[Definitions, Rewinds] | None = None,
+    ) -> None:
+        """Take the next records of a writer, and move its clock.
+
+        Args:
+            writer: its name.
+            clock: its place in the order.
+            records: the records.
+            guides: how they are to be seen; what `guides()` gives, without them.
+        """
+        definitions, rewinds = guides or self.guides()
         fresh: dict[str, tuple[dict[str, Any], dict[str, Rank]]] = {"config": ({}, {}), "summary": ({}, {})}
+        counted: set[str] = set()
         for record in records:
             clock.at = max(clock.at, record.t)
             rank = [clock.at, clock.depth, writer, record.seq]
             self.updated_at = max(self.updated_at, record.t)
-            if record.step is not None and record.kind in ("log", "media"):
-                self.step = max(self.step, record.step + 1)
+            if rewinds.hide(writer, record):
+                continue
+            self._step(record)
             part, data = _SETS.get(record.kind), record.data
             if record.kind in _TURNING:
                 part, data = "config", self._turn(rank, record)
+            if record.kind == "log" and definitions:
+                data = self._count(definitions, rank, data, counted)
             if part is not None:
                 fresh[part][0].update(data)
                 fresh[part][1].update(dict.fromkeys(data, rank))
         for part, (values, ranks) in fresh.items():
             self._set(part, values, ranks)
+        for metric in counted:
+            self._show_tally(metric, definitions)
+
+    def _step(self, record: Record) -> None:
+        if record.kind == "rewind":
+            step = record.data.get("step")
+            self.step = max(self.step, step + 1) if type(step) is int else self.step
+        elif record.step is not None and record.kind in ("log", "media"):
+            self.step = max(self.step, record.step + 1)
+
+    def _count(
+        self, definitions: Definitions, rank: Rank, data: Mapping[str, Any], counted: set[str]
+    ) -> dict[str, Any]:
+        """Count those metrics whose summary is not just the last value, and return the others."""
+        plain = {}
+        for metric, value in data.items():
+            definition = definitions.of(metric)
+            if definition is None or not definition.aggregates:
+                plain[metric] = value
+                continue
+            counted.add(metric)
+            latest, values = self.tallies.get(metric) or [rank, Tally().to_list()]
+            tally = Tally(*values)
+            before = tally.last
+            tally.take(value)
+            if rank < latest:
+                tally.last = before
+            self.tallies[metric] = [max(rank, latest), tally.to_list()]
+        return plain
+
+    def _show_tally(self, metric: str, definitions: Definitions) -> None:
+        definition = definitions.of(metric)
+        rank, values = self.tallies[metric]
+        if definition is not None:
+            for key, value in Tally(*values).summary(metric, definition).items():
+                if self.set_by["summary"].get(key, rank) <= rank:
+                    self.summary[key], self.set_by["summary"][key] = value, rank
 
     def _set(self, part: str, values: Mapping[str, Any], ranks: Mapping[str, Rank]) -> None:
         target, set_by = getattr(self, part), self.set_by[part]
@@ -84,3 +160,14 @@ class Standing:
         for (_, _, writer, seq), t, kind, data in sorted(self.turns, key=lambda turn: turn[0]):
             fold.add(writer, Record(seq, t, kind, None, data, b""))
         return fold
+
+
+def gathered(said: Iterable[tuple[float, str, int, str, Mapping[str, Any]]]) -> tuple[Definitions, Rewinds]:
+    """Return definitions and rewinds from (time, writer, seq, kind, data) of the records that say them."""
+    definitions, rewinds = Definitions(), Rewinds()
+    for _, _, _, kind, data in sorted(said, key=lambda each: each[:3]):
+        if kind == "rewind":
+            rewinds.add(data)
+        elif kind == "define" and (definition := from_data(data)):
+            definitions.add(definition)
+    return definitions, rewinds

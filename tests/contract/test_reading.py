@@ -23,7 +23,7 @@ from .conftest import SOURCES, Read, Train
 both = pytest.mark.parametrize("source", SOURCES)
 PLAIN = (
     *("id", "project", "name", "state", "group", "job_type", "tags", "notes", "host", "command"),
-    *("config", "summary", "step", "records", "started_at", "updated_at", "finished_at"),
+    *("config", "summary", "step", "records", "started_at", "updated_at", "finished_at", "definitions"),
 )
 
 
@@ -62,6 +62,7 @@ def compare(local: RunView, remote: RunView) -> None:
         for one, two in zip(here, there, strict=True):
             assert same(unordered(one), unordered(two)), f"{one!r} here, {two!r} on the server"
     assert same([unordered(m) for m in local.media()], [unordered(m) for m in remote.media()])
+    assert [unordered(a) for a in local.alerts()] == [unordered(a) for a in remote.alerts()]
 
 
 @both
@@ -355,6 +356,21 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 SEED = int(os.environ.get("FLIGHTLOG_TEST_SEED", "20261123"))
 
 
+def random_guide(kind: str, data: dict[str, Any], writers: list[str], chance: random.Random) -> dict[str, Any]:
+    """The data of a record that says how others are to be seen; of any other, what it was."""
+    if kind == "rewind":
+        named = {chance.choice([*writers, "unknown"]): chance.randint(0, 14) for _ in range(2)}
+        return {"step": chance.randint(-2, 6), "writers": named}
+    if kind == "define":
+        summary = chance.sample(["min", "max", "last", "best", "none"], chance.randint(0, 2))
+        return {
+            "name": chance.choice(["a", "b", "[cd]", "*"]),
+            "summary": summary,
+            "goal": chance.choice(["minimize", 3]),
+        }
+    return {"title": "t", "level": "INFO"} if kind == "alert" else data
+
+
 def random_run(place: Path, run_id: str, chance: random.Random) -> None:
     """A run of several writers with clocks of their own, forks, resumes, endings, and records of all kinds."""
     writers: dict[str, list[bytes]] = {}
@@ -365,19 +381,22 @@ def random_run(place: Path, run_id: str, chance: random.Random) -> None:
         set_back = chance.random() < 0.3
         parents = {other: chance.randint(1, len(lines)) for other, lines in writers.items() if chance.random() < 0.6}
         config = {chance.choice("abc"): number}
-        first = line(
-            1, "run", {"id": run_id, "project": "p", "name": run_id, "config": config, "parents": parents}, t=clock
-        )
+        role = chance.choice([{}, {}, {"launch": "L1"}, {"launch": "L1", "rank": number}, {"forked": True}])
+        who = {"id": run_id, "project": "p", "name": run_id, "config": config, "parents": parents, **role}
+        first = line(1, "run", who, t=clock)
         lines = [first]
         for seq in range(2, chance.randint(3, 14)):
             # A clock set back is told by the values' own times only, so nothing else comes between in such a writer.
             clock += chance.choice([0.0, 0.0, 0.25, 1.0, -0.5 if set_back and seq > 2 else 0.5])
             data: Any = {chance.choice("abcd"): chance.choice(values) for _ in range(chance.randint(0, 3))}
-            kind = chance.choice(["log"] * 6 + ([] if set_back else ["config", "summary", "heartbeat", "unheard_of"]))
+            others = ["config", "summary", "heartbeat", "unheard_of", "define", "rewind", "preempting", "alert"]
+            kind = chance.choice(["log"] * 8 + ([] if set_back else others))
+            data = random_guide(kind, data, [*writers, name], chance)
             step = chance.randint(-2, 6) if kind == "log" else None
             lines.append(line(seq, kind, data, step=step, t=clock))
         if chance.random() < 0.4:
-            data = {"state": chance.choice(["finished", "failed"]), "exit_code": 0}
+            data = {"state": chance.choice(["finished", "failed", "preempted"]), "exit_code": 0}
+            data.update(chance.choice([{}, {}, {"closes_run": False}, {"closes_run": False, "rank": number}]))
             lines.append(line(len(lines) + 1, "finish", data, t=clock + chance.choice([0.0, 2.0])))
         writers[name] = lines
     run_dir(place / f"run-{run_id}", run_id, writers, finished=False)

@@ -16,7 +16,7 @@ import pytest
 from flightlog.journal.fold import Fold
 from flightlog.journal.reader import WriterReport
 from flightlog.journal.record import Record
-from flightlog.journal.scan import read_run
+from flightlog.journal.scan import RunJournal
 
 CORE = Path(__file__).parents[2] / "core"
 
@@ -83,12 +83,8 @@ def journal() -> Callable[[Path], Journal]:
 
     def read(place: Path) -> Journal:
         run = place / "latest" if (place / "latest").exists() else place
-        reports: dict[str, WriterReport] = {}
-        fold = Fold()
-        records = []
-        for writer, record in read_run([run / "files" / "journal"], reports):
-            fold.add(writer, record)
-            records.append(record)
-        return Journal(records, reports, fold)
+        whole = RunJournal([run / "files" / "journal"])
+        fold = whole.fold()
+        return Journal([record for _, record in whole.records(hidden=True)], whole.reports, fold)
 
     return read

@@ -1,9 +1,10 @@
-"""Images and texts: what they take, what they refuse, and where they are kept."""
+"""Images and texts: what they take, what they refuse, what lies over them, and where they are kept."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,9 @@ def pixels(image: flightlog.Image) -> np.ndarray[Any, Any]:
         (COLOUR.astype(np.float32) / 255, COLOUR),
         (np.array([[0.0, 10.0], [5.0, 20.0]]), [[0, 128], [64, 255]]),
         (np.array([[-1.0, 1.0]]), [[0, 255]]),
+        (np.array([[-0.5, 0.5]]), [[64, 191]]),
+        (np.array([[-2.0, 2.0]]), [[0, 255]]),
+        (np.array([[-math.inf, -1.0, 1.0, math.inf]]), [[0, 0, 255, 255]]),
         (np.array([[0.0, math.nan, math.inf]]), [[0, 0, 255]]),
         (np.full((2, 2), 7.0), [[0, 0], [0, 0]]),
         (np.array([[True, False]]), [[255, 0]]),
@@ -227,3 +231,121 @@ def test_a_picture_that_cannot_be_written_costs_its_key(journal: JournalOf, capf
     run.finish()
     assert journal(run.dir).logged("x") == [0, 1, 2] and not journal(run.dir).of("media")
     assert capfd.readouterr().err.count("img is left out") == 1
+
+
+# -- how they are encoded ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_type", ["png", "jpg", "jpeg", "webp", "gif", "bmp", ".PNG"])
+@pytest.mark.parametrize("data", [GRAY, COLOUR, ALPHA, PIL.Image.new("I;16", (4, 3), 9), PIL.Image.new("CMYK", (4, 3))])
+def test_every_file_type(file_type: str, data: Any) -> None:
+    """Whatever the pixels, the file is of the type that was asked for, and of the same size."""
+    content, suffix, facts = flightlog.Image(data, file_type=file_type).encode()
+    assert suffix == f".{file_type.lower().lstrip('.')}"
+    with PIL.Image.open(io.BytesIO(content)) as opened:
+        assert opened.format == {"jpg": "JPEG"}.get(suffix[1:], suffix[1:].upper())
+        assert opened.size == (facts["width"], facts["height"])
+
+
+def test_modes_and_brightness() -> None:
+    """`mode=` converts as Pillow does; without `normalize` floats are brightnesses in 0..255."""
+    assert pixels(flightlog.Image(COLOUR, "L")).ndim == 2
+    assert pixels(flightlog.Image(GRAY, mode="RGB")).shape == (6, 7, 3)
+    assert np.array_equal(pixels(flightlog.Image(np.array([[0.4, 300.0, -5.0]]), normalize=False)), [[0, 255, 0]])
+    assert flightlog.Image(GRAY, grouping=3).encode()[2]["grouping"] == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"file_type": "tiff"}, {"mode": "nope"}, {"grouping": "x"},
+        {"boxes": {"a": {}}}, {"boxes": {"a": {"box_data": [{"position": {"minX": 1}}]}}}, {"boxes": [1]},
+        {"boxes": {"a": {"box_data": [{"position": {"minX": 0, "maxX": 1, "minY": 0, "maxY": math.nan}}]}}},
+        {"boxes": {"a": {"box_data": [{"position": {"middle": [1, 2, 3], "width": 1, "height": 1}}]}}},
+        {"boxes": {"a": {"box_data": [7] * 3}}}, {"boxes": {"a": {"box_data": [{}] * 10_001}}},
+        {"masks": {"a": {}}}, {"masks": {"a": {"mask_data": [[-1]]}}}, {"masks": {"a": {"mask_data": [[70_000]]}}},
+        {"masks": {"a": {"mask_data": [[0.5]]}}}, {"masks": {"a": {"path": "missing.png"}}},
+        {"masks": {"a": {"path": "/etc/passwd"}}}, {"masks": {"a": {"mask_data": [[1]], "class_labels": [1]}}},
+        {"classes": [{"id": 1}], "masks": {"a": {"mask_data": [[1]]}}},
+    ],
+    ids=lambda x: str(x)[:60],
+)  # fmt: skip
+def test_options_that_cannot_be(options: Any, journal: JournalOf, capfd: pytest.CaptureFixture[str]) -> None:
+    """They cost the image's key, with a warning that names the argument, and nothing else."""
+    with flightlog.init() as run:
+        run.log({"x": 1, "picture": flightlog.Image(GRAY, **options)})
+    assert journal(run.dir).logged("x") == [1] and not journal(run.dir).of("media")
+    assert capfd.readouterr().err.count("picture is left out") == 1
+
+
+def test_boxes_and_masks(tmp_path: Path, journal: JournalOf) -> None:
+    """Boxes in fractions or pixels come out as fractions; a mask is a gray PNG; all of it is named by entries."""
+    PIL.Image.fromarray(GRAY.T).save("truth.png")
+    labels = {1: "cat", 2: "dög"}
+    image = flightlog.Image(
+        COLOUR,
+        boxes={
+            "predictions": {
+                "box_data": [
+                    {
+                        "position": {"minX": 0.0, "maxX": 0.5, "minY": 0.25, "maxY": 1.0},
+                        "class_id": np.int64(2),
+                        "box_caption": "a dog",
+                        "scores": {"p": np.float32(0.5), "iou": math.nan},
+                    },
+                    {"position": {"middle": [3.5, 3], "width": 7, "height": 6}, "domain": "pixel", "class_id": 1},
+                ],
+                "class_labels": labels,
+            }
+        },
+        masks={
+            "predictions": {"mask_data": GRAY, "class_labels": labels},
+            "truth": {"path": "truth.png"},
+            "many": {"mask_data": GRAY.astype(int) * 250},
+        },
+        classes=[{"id": 0, "name": "sky"}],
+    )
+    with flightlog.init() as run:
+        run.log({"seen": image})
+    *parts, entry = journal(run.dir).of("media")[0].data["seen"]
+    assert [part["type"] for part in parts] == ["part"] * 4 and entry["type"] == "image"
+    files = run.dir / "files"
+    found = json.loads((files / entry["annotations"]["path"]).read_text())
+    assert entry["annotations"]["path"] in {part["path"] for part in parts}
+    first, second = found["boxes"]["predictions"]["box_data"]
+    assert found["boxes"]["predictions"]["class_labels"] == {"1": "cat", "2": "dög"}
+    assert first["position"] == {"minX": 0.0, "minY": 0.25, "maxX": 0.5, "maxY": 1.0}
+    assert (first["class_id"], first["box_caption"], first["scores"]) == (2, "a dog", {"p": 0.5, "iou": "NaN"})
+    assert found["nonfinite"] == ["boxes.predictions.box_data.0.scores.iou"]
+    assert second["position"] == {"minX": 0.0, "minY": 0.0, "maxX": 1.0, "maxY": 1.0}
+    masks = found["masks"]
+    assert np.array_equal(np.asarray(PIL.Image.open(files / masks["predictions"]["path"])), GRAY)
+    assert np.array_equal(np.asarray(PIL.Image.open(files / masks["many"]["path"])), GRAY.astype(int) * 250)
+    assert (files / masks["truth"]["path"]).read_bytes() == Path("truth.png").read_bytes()
+    assert masks["truth"]["class_labels"] == {"0": "sky"}
+    for part in parts:
+        content = (files / part["path"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (part["size"], part["sha256"])
+
+
+def test_captions_have_an_end(journal: JournalOf) -> None:
+    """A caption of a megabyte does not make an entry of a megabyte; one whose str() raises is no reason to raise."""
+
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    with flightlog.init() as run:
+        run.log({"a": flightlog.Image(GRAY, caption="x" * (1 << 20))})
+        run.log({"b": [flightlog.Image(GRAY, caption="y" * 10_000)] * 500})
+        run.log({"c": flightlog.Image(GRAY, caption=Unspeakable())})  # type: ignore[arg-type]
+    found = journal(run.dir)
+    assert found.of("media")[0].data["a"]["caption"] == "x" * 4096
+    assert sum(len(r.data.get("b", [])) for r in found.of("media")) == 500
+    assert found.of("media")[-1].data["c"]["caption"] == "<Unspeakable>"
+
+
+def test_an_image_larger_than_any_screen_is_refused_before_it_is_encoded() -> None:
+    """2^27 pixels are the limit, whatever memory they would not take."""
+    with pytest.raises(flightlog.UsageError, match="pixels are more than"):
+        flightlog.Image(np.broadcast_to(np.uint8(1), (1 << 14, 1 << 14))).encode()

@@ -399,13 +399,13 @@ for i in range(6000):
     if i == 4000:
         os.unlink("small/ballast")
 for _ in range(3):
-    run._writer.sync(patient=False)
+    run._recorder.writer.sync(patient=False)
 run.log({"last": 1})
 run.finish()
 import flightlog.journal.scan as scan
-reports = {}
-found = [r.data["metric_0"] for _, r in scan.read_run([run.rundir.journal], reports) if "metric_0" in r.data]
-print(found == list(range(6000)), all(r.sound for r in reports.values()))
+whole = scan.RunJournal([run.rundir.journal])
+found = [r.data["metric_0"] for _, r in whole.records() if "metric_0" in r.data]
+print(found == list(range(6000)), all(r.sound for r in whole.reports.values()))
 """
     mount = "mount -t tmpfs -o size=4m none small && head -c 3700000 /dev/zero > small/ballast"
     mounted = subprocess.run(

@@ -13,7 +13,9 @@ from flightlog import errors
 def test_the_public_names() -> None:
     """What `flightlog` offers, and that each name is there."""
     assert flightlog.__all__ == [
-        "Api", "FlightlogError", "Image", "Run", "Text", "UsageError", "finish", "init", "log", "log_artifact",
+        "AlertLevel", "Api", "Audio", "FlightlogError", "Histogram", "Html", "Image", "Plotly", "Run", "Table", "Text",
+        "UsageError", "Video", "alert", "define_metric", "finish", "init", "log", "log_artifact", "mark_preempting",
+        "plot",
     ]  # fmt: skip
     flightlog.init(mode="disabled")
     assert all(getattr(flightlog, name) is not None for name in dir(flightlog))
@@ -44,14 +46,7 @@ def test_the_arguments_of_init() -> None:
 
 def test_every_public_thing_says_what_it_does() -> None:
     """Public functions, classes and methods have docstrings."""
-    for thing in (
-        flightlog.init,
-        flightlog.log,
-        flightlog.log_artifact,
-        flightlog.finish,
-        flightlog.Image,
-        flightlog.Text,
-    ):
+    for thing in (getattr(flightlog, name) for name in flightlog.__all__):
         assert inspect.getdoc(thing)
     for name, method in inspect.getmembers(flightlog.Run, inspect.isfunction):
         assert name.startswith("_") or inspect.getdoc(method), name

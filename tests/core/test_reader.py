@@ -12,7 +12,7 @@ import pytest
 
 from flightlog.journal import reader, record
 from flightlog.journal.reader import WriterReport, read_writer, segments, writer_folders
-from flightlog.journal.scan import fold_directories, read_run
+from flightlog.journal.scan import RunJournal
 
 
 def line(seq: int, text: str = "") -> bytes:
@@ -265,8 +265,8 @@ def test_pure_noise_is_read_as_nothing(tmp_path: Path, dice: random.Random, roun
         write(journal / name, *(b"".join(dice.choices(pieces, k=40)) for _ in range(3)))
         found = list(read_writer(journal / name, WriterReport(name)))
         assert all(x.raw == line(x.seq) for x in found)
-    list(read_run([journal], {}))
-    fold_directories([journal])
+    list(RunJournal([journal]).records())
+    RunJournal([journal]).fold()
 
 
 def test_records_that_lie_do_not_stop_a_fold(tmp_path: Path) -> None:
@@ -288,6 +288,7 @@ def test_records_that_lie_do_not_stop_a_fold(tmp_path: Path) -> None:
         lie(10, "log", b'"data":{"ok":1}'),
     ]
     write(tmp_path / "journal" / "w", b"".join(odd))
-    fold, last = fold_directories([tmp_path / "journal"])
+    whole = RunJournal([tmp_path / "journal"])
+    fold, last = whole.fold(), whole.last_seqs
     assert fold.summary["ok"] == 1 and fold.state == "finished" and last == {"w": 10}
-    assert "unheard_of" in {r.kind for _, r in read_run([tmp_path / "journal"], {})}
+    assert "unheard_of" in {r.kind for _, r in whole.records()}

@@ -11,16 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flightlog.redact import REDACTED, is_secret_name, redact_command, redact_text
+from flightlog.redact import (
+    REDACTED,
+    is_secret_name,
+    redact_command,
+    redact_keys,
+    redact_mapping,
+    redact_text,
+    secret_values,
+)
 
 SECRET = "S3CR3TvAluE9x"
 NAMES = [
     "--api-key", "--api_key", "--apikey", "--apiKey", "--token", "--hf-token", "--auth-token", "--password", "--passwd",
     "--db.pw", "--pwd", "--pass", "--key", "--aws-secret-access-key", "--client_secret", "--credentials", "-token",
+    "--accessToken", "--AWS_SESSION_TOKEN", "--admin-token", "--login-token", "--session-id", "--webhook-url", "--jwt",
     "--private-key", "--hub_token", "--tokenizer_auth_token", "--model.auth.token", "--optimizer.key",
 ]  # fmt: skip
 HARMLESS = [
     "--num-tokens", "--max_tokens", "--tokenizer", "--tokens-per-second", "--vocab-tokens", "--pad-token-id",
+    "--keep-last", "--mask-token", "--token-dim", "--numTokens", "--image-key", "--text_key",
+    "--sort-key", "--multi-pass",
     "--keyboard", "--lr", "--monkey", "--tokenize", "--eos_token", "--max-new-tokens",
 ]  # fmt: skip
 
@@ -64,6 +75,22 @@ def test_counts_and_switches_stay(name: str) -> None:
         f"sk-{SECRET}{SECRET}",
         f"ghp_{SECRET}{SECRET}",
         f"fl_abcdefgh_{SECRET}{SECRET}",
+        f"github_pat_{SECRET}{SECRET}",
+        f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.{SECRET}",
+        f"-----BEGIN RSA PRIVATE KEY-----\nMIIE{SECRET}\n-----END RSA PRIVATE KEY-----",
+        f"-----BEGIN PRIVATE KEY-----\nMIIE{SECRET}",
+        f"postgres://user:pass/{SECRET}@db/runs",
+        f"redis://:{SECRET}@cache:6379/0",
+        f"host=db password='a {SECRET}' user=me",
+        f"Server=db;Pwd={SECRET};Uid=me",
+        f"Authorization: Token abc {SECRET}",
+        f'curl -H "authorization: {SECRET}" https://host',
+        f"Cookie: a=b; session={SECRET}",
+        f"API_TOKEN={SECRET} python train.py",
+        f"token=abc&{SECRET}",
+        f'PASS="ab"{SECRET}',
+        f'{{"password": "ab\\"{SECRET}"}}',
+        f'{{\\"token\\": \\"ab {SECRET}\\"}}',
     ],
 )
 def test_secrets_inside_a_word(text: str) -> None:
@@ -74,7 +101,21 @@ def test_secrets_inside_a_word(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["https://host/path?a=1&b=2", "a=b", "model.lr=0.1", "user@host:/path", "s3://bucket/key", "C:\\data", "--x", ""],
+    [
+        "https://host/path?a=1&b=2",
+        "a=b",
+        "model.lr=0.1",
+        "user@host:/path",
+        "s3://bucket/key",
+        "C:\\data",
+        "--x",
+        "",
+        "http://host:8080/@scope/x",
+        "tokens per second: 3",
+        "basic model",
+        "max_tokens=100&lr=1",
+        "{'tokenizer': 'gpt2'}",
+    ],
 )
 def test_ordinary_words_stay_as_they_are(text: str) -> None:
     """Nothing is hidden that is no secret."""
@@ -96,6 +137,136 @@ def test_the_key_in_use_never_shows(words: list[str], at: int, glue: str) -> Non
     """What is known to be secret is hidden in any place, under any name."""
     words.insert(at, f"{glue}{SECRET}{glue}")
     assert SECRET not in " ".join(redact_command(words, secrets=[SECRET, "short"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--secret", "--X9"], ["--secret", REDACTED]),
+        (["--secret", "--token", SECRET], ["--secret", REDACTED, REDACTED]),
+        (["--tokens", "A", "B", "--lr", "1"], ["--tokens", REDACTED, REDACTED, "--lr", "1"]),
+        (["--api-keys", "A", "B", "C"], ["--api-keys", REDACTED, REDACTED, REDACTED]),
+        (["--token", "A", "train.py"], ["--token", REDACTED, "train.py"]),
+        (["--use-auth-token", "--lr", "1"], ["--use-auth-token", "--lr", "1"]),
+        (["Authorization:", "Bearer", SECRET, "x"], ["Authorization:", REDACTED, REDACTED, "x"]),
+        (["bearer", SECRET], ["bearer", REDACTED]),
+        (["HF_TOKEN=A", "python"], [f"HF_TOKEN={REDACTED}", "python"]),
+        (["--env", "HF_TOKEN=A"], ["--env", f"HF_TOKEN={REDACTED}"]),
+        (["--num-tokens", "5", "--tokenizer", "gpt2"], ["--num-tokens", "5", "--tokenizer", "gpt2"]),
+        (["--keep-last", "3", "--max_tokens", "100"], ["--keep-last", "3", "--max_tokens", "100"]),
+    ],
+)
+def test_values_that_stand_apart(words: list[str], shown: list[str]) -> None:
+    """Values that look like options, several values of one option, a header in several words; and no word too many."""
+    assert redact_command(words) == shown
+
+
+@given(
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=3),
+    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1, max_size=6),
+    st.lists(st.sampled_from(HARMLESS) | WORDS, max_size=3),
+)
+def test_no_value_of_a_secret_name_survives(names: list[str], prefix: str, before: list[str]) -> None:
+    """Whatever it begins with, a dash or a quote, and whatever stands before it."""
+    value = f"{prefix}{SECRET}"
+    assert SECRET not in " ".join(redact_command([*before, *names, value]))
+    name = names[0].lstrip("-")
+    for text in (
+        f"{name}={value}",
+        f"{names[0]}={value}",
+        json.dumps({name: value}),
+        json.dumps({"a": [{name: value}]}),
+    ):
+        assert SECRET not in " ".join(redact_command([text])), text
+        assert SECRET not in " ".join(redact_command(["-c", json.dumps(text)])), text
+    nested: Any = {"model": {"layers": [{name: value}]}, name: {"user": value, "all": [value]}}
+    assert SECRET not in json.dumps(redact_mapping(nested))
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_settings_that_merely_sound_secret_stay(name: str) -> None:
+    """Numbers and texts, at any depth."""
+    values = {name.lstrip("-"): 42, "nested": {name.lstrip("-"): "gpt2", "deeper": [{name.lstrip("-"): "x"}]}}
+    assert redact_mapping(values) == values
+
+
+def test_settings_lose_their_secrets_and_keep_their_shape() -> None:
+    """Counts, switches and what is not set stay; names that the user allows stay as they are."""
+    values = {
+        "tokens": 3_000_000_000,
+        "token": "abc",
+        "use_auth_token": True,
+        "password": 1234,
+        "api_key": None,
+        "credentials": {"user": "me", "port": 22, "pin": 1},
+        "token_mixer": {"dim": 4, "name": "x"},
+        "db": f"postgres://me:{SECRET}@host/x",
+        "dsn": f"host=x password={SECRET}",
+        "prompt": "Remember the key: patience. A token: one word.",
+        "optimizer": {"key": "adam", "lr": 0.1},
+    }
+    shown = redact_mapping(values, allow=["optimizer.key"])
+    assert shown == {
+        "tokens": 3_000_000_000,
+        "token": REDACTED,
+        "use_auth_token": True,
+        "password": REDACTED,
+        "api_key": None,
+        "credentials": {"user": REDACTED, "port": REDACTED, "pin": REDACTED},
+        "token_mixer": {"dim": 4, "name": REDACTED},
+        "db": f"postgres://{REDACTED}@host/x",
+        "dsn": f"host=x password={REDACTED}",
+        "prompt": values["prompt"],
+        "optimizer": {"key": "adam", "lr": 0.1},
+    }
+    assert redact_mapping({"token": "abc"}, allow="TOKEN") == {"token": "abc"}
+    assert redact_mapping({"note": f"it is {SECRET}"}, secrets=[SECRET]) == {"note": f"it is {REDACTED}"}
+    assert redact_command(["--hub-token", "x", "--api-key=y"], allow=["hub_token", "api-key"])[1:] == [
+        "x",
+        "--api-key=y",
+    ]
+
+
+def test_settings_that_hold_themselves() -> None:
+    """They end where they begin again, however often."""
+    loop: dict[str, Any] = {"lr": 0.1}
+    loop["again"] = [loop, loop]
+    loop["auth"] = loop
+    assert redact_mapping(loop)["again"] == [REDACTED, REDACTED]
+
+
+def test_values_of_secret_variables_are_secret_everywhere() -> None:
+    """Those long enough to be told from a word."""
+    environment = {"MY_API_KEY": SECRET, "DB_PASSWORD": "short", "MAX_TOKENS": "1234567890", "HOME": "/home/somebody"}
+    assert secret_values(environment) == [SECRET]
+
+
+def test_code_loses_keys_and_nothing_else() -> None:
+    """Names and assignments stay: it is code."""
+    code = f'token = get_token()\nkey = "hf_{SECRET}{SECRET}"\npassword: str\n'
+    assert redact_keys(code) == f'token = get_token()\nkey = "{REDACTED}"\npassword: str\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "://a:b",
+        "a=b",
+        "\\",
+        "key=",
+        '"',
+        "authorization:",
+        'token=\\"',
+        "-----BEGIN PRIVATE KEY-----",
+        "eyJ",
+        "sk-",
+        "a.",
+    ],
+)
+def test_no_text_takes_long(text: str) -> None:
+    """Two hundred kilobytes of what expressions stumble over: quadratic time would meet the timeout."""
+    redact_text(text * (200_000 // len(text)))
 
 
 def test_a_runs_command_is_redacted_in_journal_and_spec(script: Callable[..., Any], tmp_path: Path) -> None:

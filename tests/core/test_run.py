@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
-import importlib
 import json
 import math
 import os
@@ -20,12 +19,11 @@ import numpy as np
 import pytest
 
 import flightlog
-from flightlog import UsageError, current, rundir, terminal
+from flightlog import UsageError, current, recorder, rundir, terminal
 from flightlog.errors import FlightlogError
 from flightlog.media.base import Media
 
 JournalOf = Callable[[Path], Any]
-RUN_MODULE = importlib.import_module("flightlog.run")  # as an attribute of the package, `run` is the current run
 
 
 @dataclasses.dataclass
@@ -353,7 +351,7 @@ def test_latest_spec_says_who_the_run_is_and_how_it_stands() -> None:
 
 def test_latest_spec_follows_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The housekeeper writes it anew when something changed."""
-    monkeypatch.setattr(RUN_MODULE, "SPEC_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "SPEC_SECONDS", 0.0)
     run = flightlog.init()
     run.log({"x": 1})
     deadline = time.monotonic() + 10
@@ -369,7 +367,7 @@ def test_a_reader_of_latest_spec_never_sees_half_of_it() -> None:
 
     def rewrite() -> None:
         while not stop.is_set():
-            run._write_spec()
+            run._recorder.write_spec()
 
     thread = threading.Thread(target=rewrite)
     thread.start()
@@ -384,7 +382,7 @@ def test_a_reader_of_latest_spec_never_sees_half_of_it() -> None:
 
 def test_a_heartbeat_shows_that_a_silent_run_lives(monkeypatch: pytest.MonkeyPatch, journal: JournalOf) -> None:
     """Without any log() the journal grows now and then."""
-    monkeypatch.setattr(RUN_MODULE, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "HEARTBEAT_SECONDS", 0.0)
     run = flightlog.init()
     deadline = time.monotonic() + 10
     while not journal(run.dir).of("heartbeat") and time.monotonic() < deadline:
@@ -396,17 +394,18 @@ def test_a_heartbeat_shows_that_a_silent_run_lives(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_directory_removed_under_it(journal: JournalOf) -> None:
-    """rm -rf of the whole root while it records: training and finish go on, and what comes after is kept."""
+    """rm -rf of the whole root while it records: nothing is missing afterwards, and the root is as it was."""
     run = flightlog.init()
     run.log({"x": 1})
-    run._writer.sync()
+    run._recorder.writer.sync()
     shutil.rmtree("flightlog")
     run.log({"x": 2})
-    run._tick()
+    run._recorder._tick()
     run.log({"x": 3})
     run.finish()
-    assert journal(run.dir).logged("x") == [2, 3]
+    assert journal(run.dir).logged("x") == [1, 2, 3] and journal(run.dir).sound
     assert run.rundir.read_spec()["state"] == "finished"
+    assert Path("flightlog/.gitignore").read_text() == "*\n" and Path("flightlog/latest").resolve() == run.dir.resolve()
 
 
 def test_latest_spec_replaced_by_a_folder(capfd: pytest.CaptureFixture[str], journal: JournalOf) -> None:
@@ -415,7 +414,7 @@ def test_latest_spec_replaced_by_a_folder(capfd: pytest.CaptureFixture[str], jou
     (run.dir / "latest.spec").unlink()
     (run.dir / "latest.spec").mkdir()
     run.log({"x": 1})
-    run._write_spec()
+    run._recorder.write_spec()
     run.finish()
     assert journal(run.dir).fold.state == "finished"
     assert capfd.readouterr().err.count("latest.spec cannot be written") == 1
@@ -455,7 +454,7 @@ def test_an_internal_error_is_one_warning_outside_of_tests(
     class Broken(Media):
         kind = "broken"
 
-        def encode(self) -> tuple[bytes, str, dict[str, Any]]:
+        def write(self, files: Path, key: str) -> Any:
             raise ValueError("no picture")
 
     monkeypatch.setattr(terminal, "raise_internal_errors", False)

@@ -317,8 +317,8 @@ def test_a_slow_disk_costs_only_the_second_copy(w: Writer) -> None:
     assert_whole(w, 200)
 
 
-def test_a_folder_removed_under_it_is_made_anew(w: Writer) -> None:
-    """rm -rf of the run while it records: what comes after, and what was not yet synced, is kept."""
+def test_a_folder_removed_under_it_is_made_anew(w: Writer, capfd: pytest.CaptureFixture[str]) -> None:
+    """rm -rf of the run while it records: the newest segment is written again whole, from its open descriptor."""
     w.append("log", body(0))
     w.sync()
     w.append("log", body(1))
@@ -326,9 +326,90 @@ def test_a_folder_removed_under_it_is_made_anew(w: Writer) -> None:
     w.append("log", body(2))
     w.sync()
     w.append("log", body(3))
-    assert w.sync(patient=False)
+    assert w.sync(patient=False) and w.restarts == 1
     records, report = read(w)
-    assert numbers(records) == [1, 2, 3] and report.missing == [(1, 1)]
+    assert numbers(records) == [0, 1, 2, 3] and report.sound and not report.damage
+    assert "was removed" in capfd.readouterr().err
+
+
+def test_segments_closed_before_the_removal_are_named_as_gone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What only closed segments held is gone: the reader names what is missing, the writer says how much it is."""
+    w = Writer(tmp_path / "journal", segment_size=400)
+    for n in range(20):
+        w.append("log", body(n))
+    w.sync()
+    shutil.rmtree(w.folder)
+    w.append("log", body(20))
+    w.sync()
+    assert w.close()
+    records, report = read(w)
+    found = numbers(records)
+    assert found == list(range(found[0], 21)) and report.missing == [(1, found[0])]
+    assert f"; {found[0]} earlier records are gone" in capfd.readouterr().err
+
+
+def test_a_folder_that_was_moved_is_followed(tmp_path: Path) -> None:
+    """mv of the run directory while it records: the next segment is made where the folder is now."""
+    w = Writer(tmp_path / "journal", segment_size=300)
+    w.append("log", body(0))
+    (tmp_path / "journal").rename(tmp_path / "elsewhere")
+    for n in range(1, 30):
+        w.append("log", body(n))
+    assert w.close()
+    assert w.folder.parent == tmp_path / "elsewhere" and not (tmp_path / "journal").exists()
+    assert numbers(read(w)[0]) == list(range(30))
+
+
+@pytest.mark.parametrize("segment_size", [1 << 20, 2000])
+def test_buffered_records_come_out_in_order(tmp_path: Path, segment_size: int) -> None:
+    """With durability="buffered" log records wait; other kinds, a sync and close bring them out first."""
+    w = Writer(tmp_path / "journal", buffered=True, segment_size=segment_size)
+    for n in range(50):
+        assert w.append_log(None, True, {"n": n})
+    assert read(w)[0] == [] and w.seq == 50
+    w.append("log", body(50))
+    assert numbers(read(w)[0]) == list(range(51))
+    w.append_log(None, True, {"n": 51})
+    w.sync()
+    w.append_log(None, True, {"n": 52})
+    assert numbers(read(w)[0]) == list(range(52))
+    assert w.close()
+    records, report = read(w)
+    assert numbers(records) == list(range(53)) and report.sound
+
+
+def test_a_full_buffer_is_written_at_once(tmp_path: Path) -> None:
+    """At 64 KiB the buffer goes to the disk without waiting for anybody."""
+    w = Writer(tmp_path / "journal", buffered=True)
+    for n in range(2000):
+        w.append_log(None, True, {"n": n, "x" * 40: 1})
+    assert len(read(w)[0]) > 1000
+    assert w.close()
+
+
+def test_moving_to_another_journal_keeps_what_is_not_certain(tmp_path: Path) -> None:
+    """What no fdatasync has covered goes along, renumbered, behind a first record that names the old writer."""
+    w = Writer(tmp_path / "old")
+    w.append("log", body(0))
+    w.sync()
+    w.append("log", body(1))
+    w.append("log", body(2))
+    old = w.name
+    seen: list[tuple[str, int]] = []
+
+    def first(name: str, seq: int) -> bytes:
+        seen.append((name, seq))
+        return b'"data":{"id":"r"}'
+
+    w.move_to(tmp_path / "new", first)
+    w.append("log", body(3))
+    assert w.close()
+    assert seen == [(old, 1)] and w.name != old and w.folder.parent == tmp_path / "new"
+    records, report = read(w)
+    assert [r.kind for r in records] == ["run", "log", "log", "log"] and numbers(records[1:]) == [1, 2, 3]
+    assert report.sound and [r.seq for r in records] == [1, 2, 3, 4]
 
 
 def test_a_journal_that_cannot_be_made_waits(tmp_path: Path) -> None:

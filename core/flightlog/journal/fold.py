@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .define import Definitions, Summaries
 from .order import parents_of
 from .record import Record
 
@@ -17,25 +18,65 @@ _IDENTITY = ("name", "group", "job_type", "notes", "host", "pid", "command", "pr
 
 
 @dataclass(slots=True)
+class _Launch:
+    """The processes that were started together: the ranks of one job, or a process alone."""
+
+    key: str | None = None
+    open: set[str] = field(default_factory=set)
+    ended: list[str] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
 class Fold:
-    """The state of a run after the records fed so far."""
+    """The state of a run after the records fed so far.
+
+    Attributes:
+        closing: writer and seq of the record that closed the run; None while it is open.
+        preempting: the run has said that its machine is about to be taken away.
+        parents: by writer, the parents that it names.
+    """
 
     id: str | None = None
     project: str | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
-    state: str = "running"
     exit_code: int | None = None
     error: dict[str, Any] | None = None
     started_at: float | None = None
     finished_at: float | None = None
     updated_at: float = 0.0
     config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
+    summaries: Summaries = field(default_factory=lambda: Summaries(Definitions(), {}))
     step: int = 0
     records: int = 0
     closing: tuple[str, int] | None = None
+    preempting: bool = False
     parents: dict[str, dict[str, int]] = field(default_factory=dict)
+    _closed_as: str | None = None
+    _launch: _Launch = field(default_factory=_Launch)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What stands for each metric, and what was set by hand."""
+        return self.summaries.values
+
+    @property
+    def state(self) -> str:
+        """How the run stands: a rank that failed makes it fail, whatever the others made of the signal they got."""
+        launch = self._launch
+        if self._closed_as is None:
+            if launch.open or not launch.ended:
+                return "running"
+            state = next((s for s in ("failed", "preempted") if s in launch.ended), "finished")
+        else:
+            state = self._closed_as
+        return "failed" if "failed" in launch.ended and state in ("finished", "preempted") else state
+
+    def define(self, definitions: Definitions) -> None:
+        """Take what is said of the metrics; before their records."""
+        for definition in definitions:
+            self.summaries.definitions.add(definition)
 
     def add(self, writer: str, record: Record) -> None:
         """Take the next record."""
@@ -48,8 +89,8 @@ class Fold:
     def _run(self, writer: str, record: Record) -> None:
         data = record.data
         self.parents[writer] = parents_of(data)
-        if self._reopens(self.parents[writer], record.t):
-            self.state, self.exit_code, self.error, self.finished_at, self.closing = "running", None, None, None, None
+        own = not data.get("forked") and not data.get("rank")
+        self._begin(writer, data.get("launch"), record.t, forked=bool(data.get("forked")))
         if self.id is None and isinstance(data.get("id"), str):
             self.id = data["id"]
         if self.project is None and isinstance(data.get("project"), str):
@@ -57,12 +98,21 @@ class Fold:
         if self.started_at is None:
             self.started_at = record.t
         for name in _IDENTITY:
-            if data.get(name) is not None:
+            if data.get(name) is not None and (own or name not in self.identity):
                 self.identity[name] = data[name]
         if isinstance(data.get("tags"), list):
             self.tags = list(dict.fromkeys([*self.tags, *(t for t in data["tags"] if isinstance(t, str))]))
         if isinstance(data.get("config"), dict):
             self.config.update(data["config"])
+
+    def _begin(self, writer: str, launch: object, t: float, *, forked: bool) -> None:
+        """A writer begins: with the others of its launch, or as one that takes the run up again."""
+        if not forked and self._reopens(self.parents[writer], launch, t):
+            self._closed_as, self.exit_code, self.error, self.finished_at, self.closing = None, None, None, None, None
+            if launch is None or launch != self._launch.key:
+                self._launch = _Launch(launch if isinstance(launch, str) else None)
+                self.preempting = False
+        self._launch.open.add(writer)
 
     def _edit(self, writer: str, record: Record) -> None:
         for name in ("name", "notes", "group", "job_type"):
@@ -71,10 +121,12 @@ class Fold:
         if isinstance(record.data.get("tags"), list):
             self.tags = [t for t in record.data["tags"] if isinstance(t, str)]
 
-    def _reopens(self, parents: dict[str, int], t: float) -> bool:
+    def _reopens(self, parents: dict[str, int], launch: object, t: float) -> bool:
         """Tell whether a writer that begins has begun after the run was closed, and not merely been read later."""
         if self.closing is None:
             return True
+        if launch is not None and launch == self._launch.key:
+            return False  # a rank that was late
         closer, seq = self.closing
         return parents[closer] >= seq if closer in parents else t > (self.finished_at or 0.0)
 
@@ -82,7 +134,7 @@ class Fold:
         self.config.update(record.data)
 
     def _log(self, writer: str, record: Record) -> None:
-        self.summary.update(record.data)
+        self.summaries.take(record.data)
         if record.step is not None and record.step >= self.step:
             self.step = record.step + 1
 
@@ -93,16 +145,32 @@ class Fold:
         if record.step is not None and record.step >= self.step:
             self.step = record.step + 1
 
+    def _rewind(self, writer: str, record: Record) -> None:
+        step = record.data.get("step")
+        if type(step) is int and step >= self.step:
+            self.step = step + 1
+
+    def _preempting(self, writer: str, record: Record) -> None:
+        self.preempting = True
+
     def _finish(self, writer: str, record: Record) -> None:
-        if record.data.get("closes_run", True):
-            state = record.data.get("state")
-            self.state = state if state in STATES else "finished"
-            code = record.data.get("exit_code")
+        data = record.data
+        state = data.get("state")
+        state = state if state in STATES else "finished"
+        error = data.get("error")
+        self._launch.open.discard(writer)
+        if data.get("closes_run", True):
+            self._closed_as = state
+            code = data.get("exit_code")
             self.exit_code = code if isinstance(code, int) else None
-            error = record.data.get("error")
-            self.error = error if isinstance(error, dict) else None
+            self.error = (error if isinstance(error, dict) else None) or self._launch.error
             self.finished_at = record.t
             self.closing = (writer, record.seq)
+        elif type(data.get("rank")) is int:
+            self._launch.ended.append(state)
+            if state == "failed" and isinstance(error, dict):
+                self._launch.error = error
+                self.error = self.error or error
 
 
 _HANDLERS = {
@@ -112,5 +180,7 @@ _HANDLERS = {
     "log": Fold._log,
     "summary": Fold._summary,
     "media": Fold._media,
+    "rewind": Fold._rewind,
+    "preempting": Fold._preempting,
     "finish": Fold._finish,
 }

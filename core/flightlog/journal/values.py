@@ -6,12 +6,11 @@ become the strings "NaN", "Infinity" and "-Infinity", and their keys are listed,
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import enum
 import math
 import operator
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -21,7 +20,7 @@ import orjson
 from ..errors import UsageError
 
 MAX_DEPTH = 32
-_MAX_STEP = (1 << 63) - 1
+MAX_STEP = (1 << 63) - 1
 _BIG = 1 << 63
 
 
@@ -109,15 +108,21 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     return _foreign(value, above)
 
 
+def is_instance(value: Any, module: str, *names: str) -> bool:
+    """Tell whether a value is of a class of a module, which need not be imported for that: if it is, it has been."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, tuple(getattr(loaded, name) for name in names))
+
+
 def _foreign(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, bool | int | float | str):  # subclasses: numpy.float64 is a float, IntEnum an int
         base = next(t for t in (bool, int, float, str) if isinstance(value, t))
         return base(value)
-    if isinstance(value, decimal.Decimal):
+    if is_instance(value, "decimal", "Decimal"):
         return float(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+    if is_instance(value, "datetime", "date", "time"):
         return value.isoformat()
     if isinstance(value, bytes | bytearray | memoryview):
         raise Unloggable("bytes are not a value; save them in a file and log that")
@@ -154,7 +159,8 @@ def flatten(data: Mapping[Any, Any], prefix: str = "", above: tuple[int, ...] = 
     above = (*above, id(data))
     for key, value in data.items():
         name = f"{prefix}{key_text(key)}"
-        if isinstance(value, Mapping) and len(above) <= MAX_DEPTH and id(value) not in above:
+        # By its type: an object's own __class__ may raise anything.
+        if issubclass(type(value), Mapping) and len(above) <= MAX_DEPTH and id(value) not in above:
             flat.update(flatten(value, f"{name}.", above))
         else:
             flat[name] = value
@@ -188,13 +194,13 @@ def encode_values(data: Mapping[Any, Any]) -> tuple[Encoded, dict[str, str]]:
 
 def as_step(step: Any) -> int:
     """Return a step as an integer, whatever library's number it is. Raises UsageError where it is none of 64 bits."""
-    if type(step) is int and -_MAX_STEP <= step < _MAX_STEP:
+    if type(step) is int and -MAX_STEP <= step < MAX_STEP:
         return step
     try:
         at = operator.index(step)
     except TypeError:
         at = _whole_number(step)
-    if not -_MAX_STEP <= at < _MAX_STEP:
+    if not -MAX_STEP <= at < MAX_STEP:
         raise UsageError(f"log(step={step!r}): a step has at most 64 bits")
     return at
 

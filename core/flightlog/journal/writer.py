@@ -6,7 +6,11 @@ stays in memory, because network file systems report a full disk only then; it i
 segment.
 
 Three places hold lines: the segment; `_uncovered`, written but not yet covered by an fdatasync; `_backlog`, numbered
-but not yet written, because the disk refused them. Nothing in here raises for an I/O error.
+but not yet written, because the disk refused them. (With `buffered`, a fourth: `_buffer`, 64 KiB or a second's worth
+that a killed process loses.) Nothing in here raises for an I/O error.
+
+A folder that is removed under the writer is made anew, with what the removed segment held: the open descriptor still
+has it. One that will not be writable again, a disk mounted read-only say, can be left for another with `move_to`.
 
 A signal handler, or a `__del__`, may log in the very midst of an append of its own thread. Its record waits until that
 append has ended, an instant later: the lock is reentrant so that this can be seen, not so that two appends mingle.
@@ -20,19 +24,34 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import orjson
+
+from ..process import tell_of_forks
 from ..protocol.names import new_writer_name
 from ..terminal import forget, say, warn_once
 from . import record
+from .record import encode_log
 
 SEGMENT_SIZE = 16 << 20
 MEMORY_LIMIT = 64 << 20
 RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 30.0
-_OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+BUFFER = 64 << 10
+PRESSURE = 4 << 20
+# Readable, too: what a segment held must be had again when its file is removed.
+_OPEN = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
 _fdatasync = getattr(os, "fdatasync", os.fsync)
+# What no waiting will mend, unlike a full disk; any other error is given half a minute.
+_HOPELESS = frozenset(
+    (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENODEV, errno.ENXIO, errno.ENOTCONN)
+    + ((errno.ESTALE,) if hasattr(errno, "ESTALE") else ())
+)
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_HOPE_SECONDS = 30.0
 # What a file system that has no fsync at all answers, always; that is no refusal.
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
 
@@ -45,6 +64,12 @@ class Writer:
         memory_limit: bytes of lines kept for a disk that refuses them; beyond it new records are dropped and counted.
         segment_size: bytes after which a new segment is begun.
         next_step: the step of the first log record that names none.
+        buffered: write log records 64 KiB at a time, or every second: faster, and lost with a process that is killed.
+
+    Attributes:
+        inherited: this is a forked child's copy of its parent's writer; it must not write.
+        restarts: how often the folder was removed and made anew.
+        on_pressure: called when so much waits for an fdatasync that it should not wait for its time.
     """
 
     def __init__(
@@ -54,13 +79,21 @@ class Writer:
         memory_limit: int = MEMORY_LIMIT,
         segment_size: int = SEGMENT_SIZE,
         next_step: int = 0,
+        buffered: bool = False,
     ) -> None:
         self.name = new_writer_name()
         self.folder = journal / self.name
         self.seq = 0
         self.next_step = next_step
         self.last_append = 0.0
+        self.inherited = False
+        self.restarts = 0
+        self._buffered = buffered
+        self._buffer: list[bytes] = []
+        self._buffer_bytes = 0
         self._memory_limit = memory_limit
+        self._pressure = min(PRESSURE, memory_limit)
+        self.on_pressure: Callable[[], object] = _nothing
         self._segment_size = segment_size
         self._lock = threading.RLock()
         self._fd = -1
@@ -79,9 +112,12 @@ class Writer:
         self._dropped_since = 0.0
         self._retry_at = 0.0
         self._refusing = False
+        self._refused_since = 0.0
+        self._hopeless = False
         self._failed_syncs = 0
         self._afterwards: deque[Callable[[], object]] = deque()
         self._closed = False
+        tell_of_forks(self)
         try:
             self._begin_segment()
         except OSError as error:
@@ -108,37 +144,67 @@ class Writer:
                 self.next_step = after
             return at
 
-    def append_log(self, step: int | None, commit: bool, data: bytes) -> bool:
-        """Write one log record whose data is encoded already: `take_step` and `append` in one, for speed.
+    def append_log(self, step: int | None, commit: bool, data: Mapping[str, Any]) -> bool | None:
+        """Write one log record of plain finite numbers: `take_step` and `append` in one, for speed.
 
         Returns:
-            As `append`.
+            As `append`; None where they are no such numbers, or make a line too long: then nothing has happened.
         """
         lock = self._lock
         if lock._is_owned():  # type: ignore[attr-defined]  # this thread was interrupted in the midst of a write
-            return self.append("log", record.body(data, self.take_step(step, commit)))
+            body = self._log_body(step, commit, data)
+            return None if body is None else self.append("log", body)
         try:
             with lock:
-                at = self.next_step if step is None else step
-                after = at + 1 if commit else at
-                if after > self.next_step:
-                    self.next_step = after
                 if self._fd < 0 or self._interrupting or self._backlog or self._dropped or self._in_flight:
                     self._append_interrupting()
-                    return self._append("log", record.body(data, at))
+                    body = self._log_body(step, commit, data)
+                    return None if body is None else self._append("log", body)
+                at = self.next_step if step is None else step
+                seq = self.seq + 1
                 now = time.time()
-                line = record.encode_log(self.seq + 1, now, at, data)
                 try:
-                    self._write(line, self.seq + 1)
+                    line = encode_log(seq, now, at, data)
+                    total = sum(data.values())  # texts, lists and None have none
+                except TypeError:
+                    return None
+                if total - total != 0 or len(line) > record.MAX_LINE:  # it is not, with NaN or an infinity among them
+                    return None
+                if at >= self.next_step:
+                    self.next_step = at + 1 if commit else at
+                if self._buffered:
+                    self._keep(line, now)
+                    return True
+                try:  # what `_write` does, without the call
+                    self._in_flight = (line, self._size, seq)
+                    if os.write(self._fd, line) != len(line):
+                        raise _half_a_line()
+                    self.seq = seq
+                    self._size += len(line)
+                    self._uncovered.append(line)
+                    self._uncovered_bytes += len(line)
+                    self._in_flight = None
                 except BaseException as error:
                     self._after_failure(error, line, now)
                 self.last_append = now
+                if self._uncovered_bytes > self._pressure:
+                    self._press()
                 if self._size >= self._segment_size:
                     self._rotate()
                 return True
         finally:
             if self._interrupting or self._afterwards:
                 self._catch_up()
+
+    def _log_body(self, step: int | None, commit: bool, data: Mapping[str, Any]) -> bytes | None:
+        try:
+            encoded = orjson.dumps(data)
+            total = sum(data.values())
+        except TypeError:
+            return None
+        if total - total != 0 or len(encoded) > record.MAX_LINE - 4096:
+            return None
+        return record.body(encoded, self.take_step(step, commit))
 
     def append(self, kind: str, body: bytes) -> bool:
         """Write one record; `body` is what `record.body` returns.
@@ -162,6 +228,8 @@ class Writer:
     def _append(self, kind: str, body: bytes) -> bool:
         if self._in_flight is not None:
             self._settle()
+        if self._buffer:
+            self._flush_buffer()
         if self._backlog or self._dropped or self._fd < 0:
             return not self._closed and self._append_behind(kind, body)
         now = time.time()
@@ -175,6 +243,34 @@ class Writer:
         if self._size >= self._segment_size:
             self._rotate()
         return True
+
+    def _keep(self, line: bytes, now: float) -> None:
+        """Keep a line in the buffer, and write that when it is full."""
+        self.seq += 1
+        self.last_append = now
+        self._buffer.append(line)
+        self._buffer_bytes += len(line)
+        if self._buffer_bytes >= BUFFER:
+            self._flush_buffer()
+
+    def _flush_buffer(self) -> None:
+        if not self._buffer:
+            return
+        lines = b"".join(self._buffer)
+        self._buffer, self._buffer_bytes = [], 0
+        try:
+            if self._backlog or self._fd < 0:
+                self._enqueue(lines)
+                return
+            self._write(lines, self.seq)
+        except BaseException as error:
+            if not self._settle():
+                self._enqueue(lines)
+            if not _is_refusal(error):
+                raise
+            self._refused(error)
+        if self._size >= self._segment_size:
+            self._rotate()
 
     def _after_failure(self, error: BaseException, line: bytes, now: float) -> None:
         """An append failed: what the disk refused waits in memory; any other exception, Ctrl-C say, goes on its way."""
@@ -191,16 +287,23 @@ class Writer:
         """Write a line and take note of it. After an exception, `_settle` must make the books fit what happened."""
         self._in_flight = (line, self._size, seq)
         if os.write(self._fd, line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: so a disk says that it is full
+            raise _half_a_line()
         self.seq = seq
         self._size += len(line)
         self._uncovered.append(line)
         self._uncovered_bytes += len(line)
         self._in_flight = None
+        if self._uncovered_bytes > self._pressure:
+            self._press()
+
+    def _press(self) -> None:
+        """Much has been written since the last fdatasync began: ask for the next one before its time."""
         if self._uncovered_bytes > self._memory_limit:
             # The disk is slow, not refusing: these lines are written, only the second copy is given up.
             del self._uncovered[: len(self._uncovered) // 2]
             self._uncovered_bytes = sum(map(len, self._uncovered))
+        self._pressure = min(self._uncovered_bytes + PRESSURE, self._memory_limit)
+        self.on_pressure()
 
     def _settle(self) -> bool:
         """After an exception in the midst of a write: did the line get there? Half a line is undone.
@@ -275,13 +378,69 @@ class Writer:
     # -- when the disk refuses -----------------------------------------------------------------------------------------
 
     def _refused(self, error: BaseException) -> None:
+        now = time.time()
+        self._refused_since = self._refused_since if self._refusing else now
         self._refusing = True
-        self._retry_at = time.time() + min(RETRY_SECONDS * 2**self._failed_syncs, MAX_RETRY_SECONDS)
+        number = getattr(error, "errno", None)
+        self._hopeless = number in _HOPELESS or (number not in _FULL and now - self._refused_since > _HOPE_SECONDS)
+        self._retry_at = now + min(RETRY_SECONDS * 2**self._failed_syncs, MAX_RETRY_SECONDS)
         warn_once(
             f"disk {self.folder}",
             f"{self.folder} cannot be written ({getattr(error, 'strerror', None) or error}). Training goes on; records "
             f"wait in memory (up to {self._memory_limit >> 20} MiB) and are written as soon as it can be.",
         )
+
+    @property
+    def waiting(self) -> bool:
+        """Whether records wait for a disk that refuses them."""
+        return bool(self._backlog or self._dropped)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the disk refuses in a way that no waiting will mend."""
+        return self._hopeless and self._refusing and not self._closed
+
+    def move_to(self, journal: Path, first: Callable[[str, int], bytes]) -> None:
+        """Go on as a new writer in another journal, beginning with what has not certainly reached the old one.
+
+        Args:
+            journal: the other journal folder.
+            first: called with this writer's old name and the last seq that is certainly on its disk; returns the body
+                of the new writer's first record.
+        """
+        with self._lock:
+            if self._in_flight is not None:
+                self._settle()
+            self._flush_buffer()
+            lines = b"".join([*self._uncovered, *self._backlog]).splitlines(keepends=True)
+            body = first(self.name, self.seq - len(lines))
+            self._leave_segment()
+            self.name = new_writer_name()
+            self.folder = journal / self.name
+            self.seq = 0
+            self._uncovered, self._uncovered_bytes = [], 0
+            self._backlog.clear()
+            self._backlog_bytes = 0
+            self._refusing = self._hopeless = False
+            self._renumber(time.time(), "run", body)
+            for line in lines:
+                head = record.HEAD.match(line)
+                if head is not None:
+                    self._renumber(float(head[2]), head[3].decode(), line[head.end() + 1 : -record.TAIL - 1])
+            self._drain()
+
+    def _renumber(self, t: float, kind: str, body: bytes) -> None:
+        self.seq += 1
+        self._enqueue(record.encode(self.seq, t, kind, body))
+
+    def _leave_segment(self) -> None:
+        """Close the segment for good; the next one is another writer's first."""
+        self._abandon_segment()
+        for fd in self._retired:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._retired = []
+        self._segment = self._size = self._earlier_bytes = 0
 
     def _drain(self) -> bool:
         """Write what waits. Returns True when nothing waits any more."""
@@ -309,7 +468,7 @@ class Writer:
             self._enqueue(record.encode(self.seq, time.time(), "gap", record.body(gap)))
             return self._drain()
         if self._refusing:
-            self._refusing = False
+            self._refusing = self._hopeless = False
             forget(f"disk {self.folder}")
             say(f"{self.folder} can be written again; the records that waited are in the journal.")
         return True
@@ -317,7 +476,7 @@ class Writer:
     # -- segments ------------------------------------------------------------------------------------------------------
 
     def _begin_segment(self) -> None:
-        if not self.folder.is_dir():
+        if not self.folder.is_dir() and not (self._fd >= 0 and self.follow()):
             self.folder.mkdir(parents=True, exist_ok=True)
         number = self._segment + 1
         while True:
@@ -364,6 +523,7 @@ class Writer:
     def _sync(self, patient: bool) -> bool:
         with self._lock:
             self._append_interrupting()
+            self._flush_buffer()
             if self._closed:
                 return not self._backlog and not self._dropped
             if (self._backlog or self._dropped or self._fd < 0) and not (patient and time.time() < self._retry_at):
@@ -378,10 +538,12 @@ class Writer:
             uncovered = self._uncovered
             self._uncovered = []
             taken_bytes, self._uncovered_bytes = self._uncovered_bytes, 0
+            self._pressure = min(PRESSURE, self._memory_limit)
         failure = self._flush(descriptors, folder_is_new)
         with self._lock:
-            if failure is None and self._vanished():
-                failure = OSError("the folder was removed")
+            if self._vanished():
+                self._restart(uncovered)
+                return self._drain()
             if failure is None:
                 self._failed_syncs = 0
                 return not self._backlog and not self._dropped
@@ -393,6 +555,46 @@ class Writer:
             self._refused(failure)
             self._failed_syncs += 1  # a disk that goes on refusing is given the same lines again ever more rarely
             return False
+
+    def restart(self) -> None:
+        """Write anew what the segment held: its folder is not to be found any more."""
+        with self._lock:
+            if self._fd >= 0 and not self._closed:
+                self._flush_buffer()
+                self._restart(self._uncovered)
+                self._drain()
+
+    def _restart(self, uncovered: list[bytes]) -> None:
+        """The segment's file was removed: all that it held, which its descriptor still has, is written anew."""
+        held = self._held() or b"".join(uncovered + self._uncovered)
+        head = record.HEAD.match(held)
+        gone = int(head[1]) - 1 if head else self.seq
+        self._abandon_segment()
+        self._uncovered, self._uncovered_bytes = [], 0
+        self._backlog.appendleft(held)
+        self._backlog_bytes += len(held)
+        self.restarts += 1
+        lost = f"; {gone:,} earlier records are gone." if gone else ": no record is missing."
+        say(f"warning: {self.folder} was removed. It is made anew, with what its newest segment held{lost}")
+
+    def _held(self) -> bytes:
+        """Return the whole lines of the segment, read from its descriptor."""
+        parts, at = [], 0
+        with contextlib.suppress(OSError):
+            while part := os.pread(self._fd, 1 << 20, at):
+                parts.append(part)
+                at += len(part)
+        whole = b"".join(parts)
+        return whole[: whole.rfind(b"\n") + 1]
+
+    def follow(self) -> Path | None:
+        """Find the folder again where it was moved with all above it. Returns its new place, None where it is gone."""
+        with self._lock, contextlib.suppress(OSError):
+            place = Path(os.readlink(f"/proc/self/fd/{self._fd}")).parent
+            if place.name == self.name and place.is_dir():
+                self.folder = place
+                return place
+        return None
 
     def _flush(self, descriptors: list[int], folder_is_new: bool) -> OSError | None:
         failure: OSError | None = None
@@ -431,10 +633,13 @@ class Writer:
             self._closed = True
             if self._fd >= 0:
                 self._abandon_segment()
-            waiting = len(self._backlog) + self._dropped
+            waiting = sum(part.count(b"\n") for part in self._backlog) + self._dropped
         if waiting:
             say(f"warning: {waiting:,} records could not be written to {self.folder} and are lost with this process.")
         return complete
+
+    def after_fork(self) -> None:
+        self.inherited = True
 
     def abandon(self) -> None:
         """Forget everything without writing: for a forked child, whose copy of this writer belongs to its parent."""
@@ -445,6 +650,16 @@ class Writer:
                 os.close(fd)
         self._backlog.clear()
         self._uncovered.clear()
+        self._buffer.clear()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _half_a_line() -> OSError:
+    """Return the error that a disk reports, by a short write, when it is full."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -1,29 +1,55 @@
-"""Images: arrays, PIL images, matplotlib figures, or the path of an image file."""
+"""Images: arrays, PIL images, matplotlib figures, or the path of an image file; with boxes and masks over them."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency, UsageError
-from ..journal.reader import open_regular
-from ..journal.values import text
-from .base import Media
+from .annotations import Annotations, read_annotations
+from .arrays import as_array, as_uint8, brightness_span
+from .base import CapturedMedia, Encoding, Entry, KeyFolder, caption_fact
+from .payload import check_size, read_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_BYTES = 256 << 20
+MAX_PIXELS = 1 << 27
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
+# What each format can hold; whatever else an image is becomes the last of them.
+_FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "png": ("PNG", ("1", "L", "LA", "P", "RGBA", "I;16", "RGB"), {"compress_level": 1}),
+    "jpg": ("JPEG", ("L", "RGB"), {"quality": 90}),
+    "jpeg": ("JPEG", ("L", "RGB"), {"quality": 90}),
+    "webp": ("WEBP", ("RGBA", "RGB"), {"quality": 90}),
+    "gif": ("GIF", ("L", "P", "RGB"), {}),
+    "bmp": ("BMP", ("1", "L", "P", "RGB"), {}),
+}
 
 
-class Image(Media):
-    """An image for `log()`.
+class Image(CapturedMedia):
+    """An image for `log()`, alone or in a list; the images of a list belong together.
 
     Args:
-        data: an array or tensor of shape (H, W), (H, W, 1|3|4) or (1|3|4, H, W), uint8 in 0..255 or float in 0..1
-            (a float array with values beyond that is scaled from its minimum and maximum); a PIL image; a matplotlib
-            figure; or the path of a png, jpeg, gif, webp or bmp file, which is kept byte for byte.
+        data_or_path: an array or tensor of shape (H, W), (H, W, 1|3|4) or (1|3|4, H, W): booleans, integers in 0..255,
+            or floats in 0..1 or -1..1 (values beyond are scaled from their minimum and maximum); a PIL image; a
+            matplotlib figure, axes, or pyplot itself; or the path of a png, jpeg, gif, webp or bmp file of at most
+            256 MiB, which is kept byte for byte.
+        mode: a mode of Pillow ("L", "RGB" …) to convert an array or PIL image to.
         caption: a line of text to go with it.
+        grouping: how many images a page puts side by side.
+        classes: names of classes, `[{"id": 1, "name": "cat"}, …]`, for boxes and masks that bring none.
+        boxes: by set ("predictions", "ground_truth"), `{"box_data": [{"position": {"minX", "minY", "maxX", "maxY"} or
+            {"middle": [x, y], "width", "height"}, "class_id", "box_caption", "scores", "domain": "pixel"}, …],
+            "class_labels": {id: name}}`; positions are fractions of the image, or pixels where the domain says so.
+        masks: by set, `{"mask_data": an array (H, W) of class ids in 0..65535, or "path": an image file,
+            "class_labels": {id: name}}`.
+        file_type: "png" (the default), "jpg", "webp", "gif" or "bmp"; how an array or PIL image is encoded.
+        normalize: False takes floats as brightnesses in 0..255.
 
     The data is encoded here, not at `log()`, so later changes to an array do not reach the image. What is no image, or
     cannot be read, or needs a package that is not installed, raises nothing here: `log()` leaves out its key with a
@@ -32,99 +58,124 @@ class Image(Media):
 
     kind = "image"
 
-    def __init__(self, data: Any, caption: str | None = None) -> None:
-        self._caption = caption
-        self._fault: Exception | None = None
-        self._content, self._suffix = b"", ".png"
-        self._size: tuple[int, int] | None = None
-        try:
-            if isinstance(data, str | os.PathLike):
-                self._content, self._suffix, self._size = _from_path(Path(data))
+    def __init__(
+        self,
+        data_or_path: Any,
+        mode: str | None = None,
+        caption: str | None = None,
+        grouping: int | None = None,
+        classes: Sequence[Mapping[str, Any]] | None = None,
+        boxes: Mapping[str, Any] | None = None,
+        masks: Mapping[str, Any] | None = None,
+        file_type: str | None = None,
+        normalize: bool = True,
+    ) -> None:
+        self._annotations: Annotations | None = None
+
+        def make() -> Encoding:
+            if isinstance(data_or_path, str | os.PathLike):
+                content, suffix, size = _from_path(Path(data_or_path))
             else:
-                self._content, self._size = _png(data)
-        except Exception as error:  # whatever a plotting or imaging library raises
-            self._fault = error
+                content, suffix, size = _encoded(data_or_path, mode, file_type or "png", normalize)
+            if boxes or masks:
+                self._annotations = read_annotations(boxes or {}, masks or {}, classes or (), size)
+            facts = {} if size is None else {"width": size[0], "height": size[1]}
+            if grouping is not None:
+                facts["grouping"] = int(grouping)
+            return Encoding(content, suffix, {**facts, **caption_fact(caption)})
 
-    def encode(self) -> tuple[bytes, str, dict[str, Any]]:
-        if self._fault is not None:
-            raise self._fault
-        facts: dict[str, Any] = {}
-        if self._size is not None:
-            facts["width"], facts["height"] = self._size
-        if self._caption is not None:
-            facts["caption"] = text(self._caption)
-        return self._content, self._suffix, facts
+        self._capture(make)
+
+    def write(self, folder: KeyFolder) -> Entry:
+        entry = super().write(folder)
+        if self._annotations is not None:
+            entry["annotations"] = self._annotations.write(folder.for_parts())
+        return entry
 
 
-def _pillow() -> Any:
+_Picture = tuple[bytes, str, "tuple[int, int] | None"]
+
+
+def pillow(what: str) -> Any:
+    """Return Pillow's module of images. Raises MissingDependency."""
     try:
         import PIL.Image
     except ImportError:
-        raise MissingDependency("flightlog.Image needs Pillow for this value: pip install 'flightlog[media]'") from None
+        raise MissingDependency(f"{what} needs Pillow for this value: pip install 'flightlog[media]'") from None
     return PIL.Image
 
 
-def _from_path(path: Path) -> tuple[bytes, str, tuple[int, int] | None]:
+def _from_path(path: Path) -> _Picture:
+    what = f"Image({str(path)!r})"
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
-        raise UsageError(f"Image({str(path)!r}): a file ending in {', '.join(sorted(_SUFFIXES))} is needed")
-    with open_regular(path.resolve()) as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise UsageError(f"Image({str(path)!r}): larger than {MAX_BYTES >> 20} MiB; log it as an artifact")
+        raise UsageError(f"{what}: a file ending in {', '.join(sorted(_SUFFIXES))} is needed")
+    content = read_file(path, MAX_BYTES, what)
     try:
-        with _pillow().open(io.BytesIO(content)) as image:
-            size = image.size
+        with pillow("flightlog.Image").open(io.BytesIO(content)) as image:
+            return content, suffix, image.size
     except MissingDependency:
-        size = None
+        return content, suffix, None
     except Exception as error:  # Pillow raises whatever its decoders raise
-        raise UsageError(f"Image({str(path)!r}): not a readable image ({error})") from None
-    return content, suffix, size
+        raise UsageError(f"{what}: not a readable image ({error})") from None
 
 
-def _png(data: Any) -> tuple[bytes, tuple[int, int]]:
-    if callable(getattr(data, "savefig", None)):
-        buffer = io.BytesIO()
-        data.savefig(buffer, format="png", bbox_inches="tight")
-        content = buffer.getvalue()
-        # A PNG's width and height stand at fixed places: https://www.w3.org/TR/png-3/#11IHDR
-        return content, (int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big"))
-    pillow = _pillow()
-    image = data if isinstance(data, pillow.Image) else pillow.fromarray(_pixels(data))
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        image = image.convert("I;16" if image.mode == "I" else "RGB")
+def _encoded(data: Any, mode: str | None, file_type: str, normalize: bool) -> _Picture:
+    figure = _figure(data)
+    if figure is not None:
+        return _drawn(figure)
+    kind = str(file_type).lower().lstrip(".")
+    if kind not in _FORMATS:
+        raise UsageError(f"Image(file_type={file_type!r}): one of {', '.join(_FORMATS)} is needed")
+    module = pillow("flightlog.Image")
+    image = data if isinstance(data, module.Image) else module.fromarray(_pixels(data, normalize))
+    _check_pixels(*image.size)
+    if mode is not None and image.mode != mode:
+        image = image.convert(mode)
+    name, modes, options = _FORMATS[kind]
+    if image.mode not in modes:
+        image = image.convert("I;16" if image.mode == "I" and "I;16" in modes else modes[-1])
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue(), image.size
+    image.save(buffer, format=name, **options)
+    check_size(buffer.tell(), MAX_BYTES, "Image()")
+    return buffer.getvalue(), f".{kind}", image.size
 
 
-def _pixels(data: Any) -> Any:
+def _figure(data: Any) -> Any:
+    """Return what can draw itself: a figure of any plotting library, the figure of axes, pyplot's current one."""
+    if callable(getattr(data, "savefig", None)):
+        numbers = getattr(data, "get_fignums", None)
+        if callable(numbers) and not numbers():
+            raise UsageError("Image(): no figure of pyplot is open")
+        return data
+    of_axes = getattr(data, "get_figure", None)
+    return of_axes() if callable(of_axes) else None
+
+
+def _drawn(figure: Any) -> _Picture:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    content = buffer.getvalue()
+    check_size(len(content), MAX_BYTES, "Image()")
+    # A PNG's width and height stand at fixed places: https://www.w3.org/TR/png-3/#11IHDR
+    return content, ".png", (int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big"))
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UsageError(
+            f"Image(): {width:,} x {height:,} pixels are more than {MAX_PIXELS:,}; log a file as an artifact"
+        )
+
+
+def _pixels(data: Any, normalize: bool) -> NDArray[Any]:
     """Return an array-like as uint8 of shape (H, W), (H, W, 3) or (H, W, 4)."""
-    import numpy as np
-
-    if callable(getattr(data, "detach", None)):
-        data = data.detach().cpu()
-        if str(data.dtype) == "torch.bfloat16":
-            data = data.float()
-        data = data.numpy()
-    try:
-        array = np.asarray(data)
-    except Exception as error:  # rows of different lengths, or whatever the object's own code raises
-        raise UsageError(f"Image(): {type(data).__name__} is no array: {error}") from None
-    if array.dtype == object or array.dtype.kind not in "buif" or array.size == 0:
-        raise UsageError(f"Image(): an array of {array.dtype} and shape {array.shape} is no image")
+    array = as_array(data, "Image()")
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise UsageError(f"Image(): shape {array.shape} is none of (H, W), (H, W, 1|3|4), (1|3|4, H, W)")
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if array.dtype.kind == "f":
-        array = np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=1.0, neginf=0.0)
-        low, high = float(array.min()), float(array.max())
-        if low < 0.0 or high > 1.0:
-            array = (array - low) / ((high - low) or 1.0)
-        return np.rint(array * 255).astype(np.uint8)
-    return np.clip(array, 0, 255).astype(np.uint8)
+    _check_pixels(array.shape[1], array.shape[0])
+    return as_uint8(array, brightness_span([array]) if normalize and array.dtype.kind == "f" else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 
@@ -16,9 +15,13 @@ MAX_NAME = 128
 
 def random_name(bits: int) -> str:
     """Return a random name of `bits` bits (a multiple of 5) from os.urandom: seeded generators repeat across jobs."""
-    length = bits // 5
-    value = int.from_bytes(os.urandom((bits + 7) // 8), "big")
-    return "".join(_ALPHABET[(value >> (5 * i)) & 31] for i in range(length))
+    return name_from_bytes(os.urandom((bits + 7) // 8), bits)
+
+
+def name_from_bytes(source: bytes, bits: int) -> str:
+    """Return the name of `bits` bits (a multiple of 5) that the beginning of `source` makes."""
+    value = int.from_bytes(source[: (bits + 7) // 8], "big")
+    return "".join(_ALPHABET[(value >> (5 * i)) & 31] for i in range(bits // 5))
 
 
 def new_run_id() -> str:
@@ -129,5 +132,7 @@ _BIRDS = [
 
 def friendly_name(run_id: str) -> str:
     """Return a name that people can say, the same for the same run id on every rank and machine."""
+    import hashlib
+
     digest = hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).digest()
     return f"{_QUALITIES[digest[0] % 32]}-{_BIRDS[digest[1] % 32]}-{digest[2]:03d}"

@@ -12,7 +12,7 @@ from .. import rundir
 from ..beneath import open_beneath
 from ..errors import DamagedError, NotFound
 from ..journal.fold import Fold
-from ..journal.scan import fold_directories, read_run
+from ..journal.scan import RunJournal
 from ..protocol.manifest import Manifest
 from ..rundir import RunDir
 from .views import ArtifactView, Row, RunView
@@ -26,6 +26,10 @@ class _Found:
 
     directories: tuple[RunDir, ...]
     fold: Fold
+
+    @property
+    def journal(self) -> RunJournal:
+        return RunJournal([d.journal for d in self.directories])
 
 
 class LocalSource:
@@ -65,14 +69,14 @@ class LocalSource:
                 spec = directory.read_spec()
                 key = (str(spec["id"]), spec.get("project"))
             except DamagedError:
-                fold, _ = fold_directories([directory.journal])
+                fold = RunJournal([directory.journal]).fold()
                 if fold.id is None:
                     continue
                 key = (fold.id, fold.project)
             by_id.setdefault(key, []).append(directory)
         found = []
         for (run_id, project), directories in by_id.items():
-            fold, _ = fold_directories([d.journal for d in directories])
+            fold = RunJournal([d.journal for d in directories]).fold()
             fold.id, fold.project = fold.id or run_id, fold.project or project
             found.append(_Found(tuple(directories), fold))
         return found
@@ -99,15 +103,17 @@ class LocalSource:
             started_at=fold.started_at,
             updated_at=fold.updated_at or None,
             finished_at=fold.finished_at,
+            definitions=tuple(definition.data() for definition in fold.summaries.definitions),
             _history=lambda metrics: _history(found, metrics),
             _media=lambda: list(_media(found)),
+            _alerts=lambda: _alerts(found),
             _open=lambda path: _open(found, path),
         )
 
     def _versions(self, found: _Found, name: str) -> Iterator[tuple[float, ArtifactView]]:
         taken: dict[str, str] = {}
         views: list[tuple[float, dict[str, Any], Manifest]] = []
-        for _, record in read_run([d.journal for d in found.directories], {}, frozenset({"artifact"})):
+        for _, record in found.journal.records(frozenset({"artifact"})):
             data = record.data
             if data.get("action") != "log" or data.get("name") != name or not isinstance(data.get("manifest"), str):
                 continue
@@ -147,13 +153,13 @@ def _state(found: _Found) -> str:
             spec = directory.read_spec()
         if rundir.is_alive(directory, spec):
             return "running"
-    return "crashed"
+    return "preempted" if found.fold.preempting else "crashed"
 
 
 def _history(found: _Found, metrics: Sequence[str] | None) -> Iterator[Row]:
     wanted = None if metrics is None else {*metrics} - {"_step", "_timestamp"}
     rows: dict[int, Row] = {}
-    for _, record in read_run([d.journal for d in found.directories], {}, frozenset({"log"})):
+    for _, record in found.journal.records(frozenset({"log"})):
         data = record.data if wanted is None else {k: v for k, v in record.data.items() if k in wanted}
         step = record.step or 0
         row = rows.setdefault(step, {})
@@ -167,12 +173,17 @@ def _history(found: _Found, metrics: Sequence[str] | None) -> Iterator[Row]:
 
 
 def _media(found: _Found) -> Iterator[dict[str, Any]]:
-    records = [r for _, r in read_run([d.journal for d in found.directories], {}, frozenset({"media"}))]
+    records = [r for _, r in found.journal.records(frozenset({"media"}))]
     for record in sorted(records, key=lambda r: (r.step or 0, r.t)):
         for key, value in record.data.items():
             for entry in value if isinstance(value, list) else [value]:
-                if isinstance(entry, dict):
+                if isinstance(entry, dict) and entry.get("type") != "part":
                     yield {**entry, "key": key, "step": record.step, "timestamp": record.t}
+
+
+def _alerts(found: _Found) -> list[dict[str, Any]]:
+    records = (record for _, record in found.journal.records(frozenset({"alert"})))
+    return sorted(({**r.data, "timestamp": r.t} for r in records), key=lambda alert: alert["timestamp"])
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:

@@ -111,7 +111,9 @@ class RemoteSource:
             started_at=shown["started_at"],
             updated_at=shown["updated_at"] or None,
             finished_at=shown["finished_at"],
+            definitions=tuple(shown["definitions"]),
             _history=lambda metrics: self._history(home, metrics),
+            _alerts=lambda: list(self._get(f"{home}/alerts").get("alerts") or []),
             _media=lambda: list(self._get(f"{home}/media").get("media") or []),
             _open=lambda path: self._open(f"{home}/files/", path),
         )

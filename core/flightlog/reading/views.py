@@ -28,6 +28,7 @@ class RunView:
         config: its hyper-parameters. summary: the latest value of every metric.
         step: the step after the last one logged. records: how many records it has.
         started_at, updated_at, finished_at: UTC seconds; None where not known (yet).
+        definitions: what `define_metric` said: dicts of name, step_metric, summary, goal, hidden.
     """
 
     id: str
@@ -48,8 +49,10 @@ class RunView:
     started_at: float | None
     updated_at: float | None
     finished_at: float | None
+    definitions: tuple[dict[str, Any], ...]
     _history: Callable[[Sequence[str] | None], Iterator[Row]] = field(repr=False)
     _media: Callable[[], list[dict[str, Any]]] = field(repr=False)
+    _alerts: Callable[[], list[dict[str, Any]]] = field(repr=False)
     _open: OpenFile = field(repr=False)
 
     def history(self, metrics: Sequence[str] | None = None) -> list[Row]:
@@ -71,6 +74,10 @@ class RunView:
     def media(self) -> list[dict[str, Any]]:
         """Return the media logged: key, step, timestamp, type, path, size, sha256 and what its kind adds."""
         return self._media()
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return the alerts: title, text, level and timestamp of each, in order of time."""
+        return self._alerts()
 
     def file(self, path: str) -> bytes:
         """Return the bytes of one of the run's files, named as in `media()`. Raises NotFound."""

@@ -13,9 +13,9 @@ import orjson
 
 from .. import rundir
 from ..errors import DamagedError
-from ..journal.scan import fold_directories
-from ..resume import DELIVERED
+from ..resume import DELIVERED, merged
 from ..rundir import RunDir, atomic_write
+from ..verify import spec_of, verify
 from . import local
 from .deliver import Outcome
 
@@ -53,7 +53,7 @@ def clean(outcome: Outcome) -> Cleaned:
     if aside.journal_sizes() != outcome.journal or local.alive(aside):
         os.rename(aside.path, directory.path)
         return Cleaned("it has grown since it was delivered")
-    _leave_behind(root, aside)
+    _leave_behind(root, aside, outcome)
     proven = _proven(outcome, aside)
     kept = sorted(
         p.relative_to(aside.path).as_posix() for p in aside.path.rglob("*") if not p.is_dir() and p not in proven
@@ -88,22 +88,19 @@ def _reason_to_keep(outcome: Outcome) -> str | None:
     return None
 
 
-def _leave_behind(root: Path, aside: RunDir) -> None:
+def _leave_behind(root: Path, aside: RunDir, outcome: Outcome) -> None:
     """Keep the spec, so that a requeued job can still go on where this run ended."""
     try:
         spec = aside.read_spec()
     except DamagedError:
-        fold, _ = fold_directories([aside.journal])
-        spec = {
-            "id": fold.id,
-            "project": fold.project,
-            "config": fold.config,
-            "summary": fold.summary,
-            "step": fold.step,
-        }
+        spec = spec_of(verify(aside))
     folder = root / DELIVERED
     folder.mkdir(exist_ok=True)
-    atomic_write(folder / f"{spec['id']}.spec", orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str))
+    place = folder / f"{spec['id']}.spec"
+    with contextlib.suppress(DamagedError):
+        spec = merged(rundir.read_spec(place), spec)
+    spec["seen"] = {**spec.get("seen", {}), **{name: done.last for name, done in outcome.writers.items()}}
+    atomic_write(place, orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str))
 
 
 def _own_files(aside: RunDir) -> set[Path]:

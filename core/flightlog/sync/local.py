@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import rundir
 from ..errors import DamagedError
-from ..journal.scan import fold_directories
+from ..journal.scan import RunJournal
 from ..protocol.names import name_fault
 from ..rundir import RunDir
 
@@ -45,7 +45,7 @@ def identify(directory: RunDir) -> Identity:
         spec: dict[str, Any] = directory.read_spec()
     except DamagedError as error:
         fault = str(error)
-        fold, _ = fold_directories([directory.journal])
+        fold = RunJournal([directory.journal]).fold()
         if fold.id is None:
             raise DamagedError(
                 f"{directory.path}: neither latest.spec nor the journal says which run this is"

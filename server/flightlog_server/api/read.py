@@ -12,13 +12,17 @@ from fastapi.responses import Response, StreamingResponse
 
 from .. import files
 from ..metrics import query
-from ..runs import list_projects, list_runs, project_row, run_row, show
-from ..store.schema import media
+from ..runs import list_projects, list_runs, project_row, rewinds_of, run_row, show
+from ..store.schema import events, media
 from .common import AccountOf, Json, PartsOf
 
 router = APIRouter(tags=["read"])
 # Shown by a browser as they are; everything else from a run is a download, whatever it calls itself.
-_INLINE = {"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"}
+_INLINE = {
+    *("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"),
+    *("audio/wav", "audio/x-wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/x-flac"),
+    *("video/mp4", "video/webm", "video/ogg"),
+}
 _Step = Annotated[int | None, Query(ge=-(1 << 63), lt=(1 << 63) - 1)]
 
 
@@ -102,13 +106,25 @@ def run_media(workspace: str, project: str, run_id: str, parts: PartsOf, account
         found = connection.execute(
             sa.select(media).where(media.c.run_id == row.id).order_by(media.c.step, media.c.timestamp, media.c.seq)
         ).all()
-    return Json({"media": [item for record in found for item in _items(record)]})
+        rewinds = rewinds_of(connection, row.id)
+    seen = (record for record in found if not rewinds.hide_at(record.writer, record.seq, record.step))
+    return Json({"media": [item for record in seen for item in _items(record)]})
+
+
+@router.get("/runs/{workspace}/{project}/{run_id}/alerts")
+def alerts(workspace: str, project: str, run_id: str, parts: PartsOf, account: AccountOf) -> Json:
+    """The alerts of a run, in order of time."""
+    with parts.database.read() as connection:
+        row = run_row(connection, account, workspace, project, run_id)
+        query = sa.select(events).where(events.c.run_id == row.id, events.c.kind == "alert")
+        found = connection.execute(query.order_by(events.c.timestamp, events.c.writer, events.c.seq)).all()
+    return Json({"alerts": [{**record.data, "timestamp": record.timestamp} for record in found]})
 
 
 def _items(record: Any) -> Iterator[dict[str, Any]]:
     for key, value in record.entries.items():
         for entry in value if isinstance(value, list) else [value]:
-            if isinstance(entry, dict):
+            if isinstance(entry, dict) and entry.get("type") != "part":
                 yield {**entry, "key": key, "step": record.step, "timestamp": record.timestamp}
 
 

@@ -41,10 +41,27 @@ def metrics(connection: Connection, run_id: int) -> list[dict[str, Any]]:
             sa.select(series.c.name, series.c.last).where(series.c.run_id == run_id).order_by(series.c.writer_id)
         ).all()
     )
-    return [
+    listed = [
         {"name": name, "count": int(count), "numeric": bool(numeric), "min": low, "max": high, "last": last[name]}
         for name, count, numeric, low, high in connection.execute(query)
     ]
+    return _without_hidden(connection, run_id, listed) if _hidden(connection, run_id) else listed
+
+
+def _without_hidden(connection: Connection, run_id: int, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Count again what is seen of each metric where a rewind hides some of it."""
+    loaded = _load(connection, run_id, None, None, None)
+    order = _ordered(connection, run_id, loaded.get(TIMESTAMP, {}))
+    seen = []
+    for metric in listed:
+        by_writer = loaded.get(metric["name"])
+        if by_writer:
+            numbers = _later_wins(by_writer, order).floats()
+            finite = numbers[np.isfinite(numbers)]
+            facts = {"min": finite.min(), "max": finite.max(), "last": finite[-1]} if len(finite) else {}
+            count = sum(map(len, by_writer.values()))
+            seen.append({**metric, "count": count, "min": None, "max": None, "last": None, **facts})
+    return seen
 
 
 @dataclass(slots=True)
@@ -90,10 +107,26 @@ def _load(
     parts: dict[tuple[str, int], list[Columns]] = {}
     for name, writer, blob in connection.execute(query):
         parts.setdefault((name, writer), []).append(decode(blob))
+    hidden = _hidden(connection, run_id)
     found: dict[str, dict[int, Columns]] = {}
     for (name, writer), chunks in parts.items():
-        found.setdefault(name, {})[writer] = concatenate(chunks)
+        columns = _seen(concatenate(chunks), hidden.get(writer, ()))
+        if len(columns):
+            found.setdefault(name, {})[writer] = columns
     return found
+
+
+def _hidden(connection: Connection, run_id: int) -> dict[int, list[tuple[int, int]]]:
+    """Return, of those writers of which a rewind hides something, the (seq, step) up to and beyond which it does."""
+    query = sa.select(writers.c.id, writers.c.hidden).where(writers.c.run_id == run_id)
+    return {row.id: [(seq, step) for seq, step in row.hidden] for row in connection.execute(query) if row.hidden}
+
+
+def _seen(columns: Columns, hidden: Sequence[tuple[int, int]]) -> Columns:
+    inside = np.ones(len(columns), dtype=bool)
+    for seq, step in hidden:
+        inside &= (columns.seqs > seq) | (columns.steps <= step)
+    return columns if inside.all() else _chosen(columns, inside)
 
 
 def _window(columns: Columns, low: int | None, high: int | None) -> Columns:
@@ -104,6 +137,11 @@ def _window(columns: Columns, low: int | None, high: int | None) -> Columns:
         inside &= columns.steps >= low
     if high is not None:
         inside &= columns.steps <= high
+    return _chosen(columns, inside)
+
+
+def _chosen(columns: Columns, inside: Any) -> Columns:
+    """Return those values of which a mask of the same length says so."""
     values = columns.values
     kept: Any = (
         values[inside] if isinstance(values, np.ndarray) else [v for v, k in zip(values, inside, strict=True) if k]

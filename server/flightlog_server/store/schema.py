@@ -20,6 +20,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
+    text,
 )
 from sqlalchemy.engine import Dialect
 
@@ -143,6 +145,8 @@ runs = Table(
     Column("finished_at", Float(53)),
     Column("standing", Values, nullable=False),  # standing.py: which records made it stand so
     Column("version", BigInteger, nullable=False),
+    Column("preempting", Boolean, nullable=False, server_default=false()),  # it has said that its machine goes away
+    Column("definitions", JSON, nullable=False, server_default=text("'[]'")),  # what is said of its metrics
     UniqueConstraint("workspace_id", "origin_project", "run_id"),
     Index(None, "project_id", "started_at"),
 )
@@ -160,6 +164,8 @@ writers = Table(
     Column("floor", Float(53), nullable=False),  # its records do not count as older than this: the parents' time
     Column("depth", Integer, nullable=False),  # one more than its parents': what decides between equal times
     Column("at", Float(53), nullable=False),  # the time of its latest record, not before `floor`
+    # [[seq, step], …]: its records up to seq are in no view if they are of a later step.
+    Column("hidden", JSON, nullable=False, server_default=text("'[]'")),
     UniqueConstraint("run_id", "name"),
 )
 
@@ -208,6 +214,18 @@ media = Table(
     Column("step", BigInteger),
     Column("timestamp", Float(53), nullable=False),
     Column("entries", JSON, nullable=False),  # by key, as the record has them
+)
+
+# Records that are shown as a list, such as alerts.
+events = Table(
+    "events",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("writer", String(128), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("timestamp", Float(53), nullable=False),
+    Column("data", JSON, nullable=False),
 )
 
 packs = Table(

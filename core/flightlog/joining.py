@@ -1,0 +1,105 @@
+"""Joining a run from another process of the same program: a spawned child, or whoever is handed a pickled run.
+
+A forked child simply has its parent's run. A spawned one has nothing but what it was given: a run among its arguments,
+or, for `flightlog.log()` without one, what its parent left in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import os
+import sys
+import weakref
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from .errors import DamagedError
+from .launch import detect
+from .resume import fold_of_spec
+from .run import Beginning, Identity, Run
+from .rundir import RunDir
+
+_VARIABLE = "_FLIGHTLOG_PARENT_RUN"
+_here: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Where a run is recorded, and how far its writer had come."""
+
+    pid: int
+    path: str
+    writer: str
+    seq: int
+    step: int
+
+
+def handle_of(run: Run) -> Handle:
+    """Return what another process needs in order to join a run."""
+    writer, seq = run.position
+    _here[writer] = run
+    return Handle(os.getpid(), str(run.dir), writer, seq, run.step)
+
+
+def announce(run: Run | None) -> None:
+    """Let the processes that this one spawns know of its run; None: there is none any more."""
+    if run is None or not run.recording:
+        os.environ.pop(_VARIABLE, None)
+    else:
+        os.environ[_VARIABLE] = orjson.dumps(asdict(handle_of(run))).decode()
+
+
+def parents_run() -> Run | None:
+    """Return the run of the process that has spawned this one, joined; None where there is none."""
+    processes = sys.modules.get("multiprocessing.process")
+    parent = processes.parent_process() if processes is not None else None
+    if parent is None:
+        return None
+    with contextlib.suppress(KeyError, ValueError, TypeError, DamagedError):
+        handle = Handle(**orjson.loads(os.environ[_VARIABLE]))
+        if handle.pid == parent.pid:
+            return join(handle)
+    return None
+
+
+def join(handle: Handle) -> Run:
+    """Return the run that a handle leads to: the very one, in its own process, else a part of it with its own writer.
+
+    Raises:
+        DamagedError: the run directory is not there any more.
+    """
+    known = _here.get(handle.writer)
+    if known is not None:
+        return known
+    place = RunDir(Path(handle.path))
+    spec = place.read_spec()
+    before = fold_of_spec(spec)
+    before.step = max(before.step, handle.step)
+    names = {name: before.identity.get(name) for name in ("workspace", "group", "job_type", "notes")}
+    identity = Identity(
+        id=str(before.id),
+        project=str(before.project),
+        name=str(before.identity.get("name") or before.id),
+        tags=tuple(before.tags),
+        **{name: value if isinstance(value, str) else None for name, value in names.items()},
+    )
+    beginning = Beginning(
+        before=before, parents={handle.writer: handle.seq}, launch=detect(), owns_spec=False, forked=True
+    )
+    return Run(place, identity, beginning)
+
+
+def unpickled(state: dict[str, Any]) -> Run:
+    """Return the run that was pickled."""
+    return join(Handle(**state))
+
+
+def _pickled(run: Run) -> tuple[Any, ...]:
+    return unpickled, (asdict(handle_of(run)),)
+
+
+copyreg.pickle(Run, _pickled)

@@ -1,0 +1,50 @@
+"""Rewinds: a training that goes on from an earlier step hides what was logged beyond it, and keeps it.
+
+A `rewind` record names a step, and the writers it applies to with the last seq of each. Records of theirs up to there
+that belong to a later step are in no view; they stay in the journal, and are delivered like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .record import Record
+
+
+class Rewinds:
+    """What the rewinds of a run hide."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[tuple[int, int]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
+    def add(self, data: Mapping[str, Any]) -> None:
+        """Take the data of a `rewind` record; what is malformed hides nothing."""
+        step, writers = data.get("step"), data.get("writers")
+        if type(step) is not int or not isinstance(writers, dict):
+            return
+        for name, seq in writers.items():
+            if type(seq) is int and seq > 0:
+                self._add(str(name), seq, step)
+
+    def _add(self, writer: str, seq: int, step: int) -> None:
+        """Keep the pairs that hide something no other does: a hundred requeued jobs must not mean a hundred checks."""
+        kept = self._of.get(writer, [])
+        if any(s >= seq and n <= step for s, n in kept):
+            return
+        self._of[writer] = [(s, n) for s, n in kept if not (seq >= s and step <= n)] + [(seq, step)]
+
+    def of(self, writer: str) -> list[tuple[int, int]]:
+        """Return pairs (seq, step): of this writer, records up to `seq` are hidden if they are of a later step."""
+        return self._of.get(writer, [])
+
+    def hide(self, writer: str, record: Record) -> bool:
+        """Tell whether a record is hidden."""
+        return self.hide_at(writer, record.seq, record.step)
+
+    def hide_at(self, writer: str, seq: int, step: int | None) -> bool:
+        """Tell whether a writer's record of this seq and step is hidden."""
+        return step is not None and any(seq <= upto and step > n for upto, n in self._of.get(writer, ()))
