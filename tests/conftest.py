@@ -28,6 +28,10 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, m
     monkeypatch.setenv("HOME", str(home))
     for name in ("CONFIG", "CACHE", "DATA", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / f".{name.lower()}"))
+    # Tests are about what a run is told; what it records of its surroundings by itself has tests of its own.
+    monkeypatch.setenv("FLIGHTLOG_CONSOLE", "off")
+    monkeypatch.setenv("FLIGHTLOG_SYSTEM_INTERVAL", "0")
+    monkeypatch.setenv("FLIGHTLOG_PROVENANCE", "false")
     monkeypatch.chdir(tmp_path)
 
 

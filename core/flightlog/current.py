@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import endings, joining, rundir, settings
 from .announce import announce_start
+from .companions import Surroundings
 from .errors import NoRunError, ResumeError, UsageError
 from .journal.define import Definition
 from .launch import Launch, detect
 from .mappings import as_mapping
 from .protocol.names import checked_name, friendly_name, new_run_id
-from .resume import Earlier, find_earlier, newest_unfinished
 from .run import Beginning, Identity, Run
 from .terminal import warn_once
+
+if TYPE_CHECKING:
+    from .resume import Earlier
 
 _current: Run | None = None
 _begun = 0  # how many runs this process has begun: each rank's first is the job's first
@@ -29,7 +31,6 @@ _NOT_HERE = frozenset(
     [
         "reinit",
         "settings",
-        "save_code",
         "sync_tensorboard",
         "anonymous",
         "force",
@@ -58,6 +59,10 @@ def init(
     resume_from: int | str | None = None,
     allow_val_change: bool = False,
     durability: str | None = None,
+    console: str | None = None,
+    system_interval: float | None = None,
+    save_code: bool | str | os.PathLike[str] | None = None,
+    allow_secrets: Iterable[str] | str | None = None,
     workspace: str | None = None,
     entity: str | None = None,
     **others: Any,
@@ -80,6 +85,13 @@ def init(
         allow_val_change: a continued run's config may change without a warning.
         durability: "record" (the default): killing the process loses nothing for which `log()` has returned; or
             "buffered": up to a second or 64 KiB, for half the cost of a call.
+        console: "wrap" (the default) records what is printed, "fd" also what subprocesses and C libraries print, "off"
+            nothing.
+        system_interval: seconds between two samples of processors, memory, disks, network and GPUs; 5 without it, 0 for
+            none.
+        save_code: True (the default) keeps the script and the uncommitted changes of its repository, a folder the
+            sources in it as well, False none.
+        allow_secrets: names of settings, options and variables that may be recorded although they sound secret.
         workspace: whom it belongs to on the server; without one, the account that syncs it. `entity` means the same.
 
     Every argument left out is looked up in FLIGHTLOG_*, `flightlog.toml`, and the user's settings.
@@ -98,7 +110,9 @@ def init(
     id, resume_from = _split_resume_from(id, resume_from)
     chosen = settings.load(
         project=project, name=name, run_id=id, tags=tags, notes=notes, group=group, job_type=job_type, dir=dir,
-        mode=mode, resume=resume, resume_from=resume_from, durability=durability, workspace=workspace or entity,
+        mode=mode, resume=resume, resume_from=resume_from, durability=durability, console=console,
+        system_interval=system_interval, save_code=save_code, allow_secrets=allow_secrets,
+        workspace=workspace or entity,
     )  # fmt: skip
     if chosen.run_id is not None:
         checked_name("run id", chosen.run_id)
@@ -159,6 +173,9 @@ def _begin(chosen: settings.Settings, config: Mapping[str, Any], allow_val_chang
         allow_val_change=allow_val_change,
         buffered=chosen.durability == "buffered",
         spool_to=chosen.spool_to,
+        surroundings=Surroundings(
+            chosen.console, chosen.system_interval, chosen.provenance, chosen.save_code, chosen.allow_secrets
+        ),
     )
     try:
         rundir.point_latest(run.rundir.path.parent, run.rundir)
@@ -178,7 +195,7 @@ def _with_id_of(launch: Launch | None, chosen: settings.Settings) -> settings.Se
             f"this is rank {launch.rank} of {launch.size}, and nothing tells its launch from others on all nodes; set "
             "FLIGHTLOG_RUN_ID for all ranks to be one run.",
         )
-    return dataclasses.replace(chosen, run_id=run_id, resume=chosen.resume or "allow")
+    return chosen._replace(run_id=run_id, resume=chosen.resume or "allow")
 
 
 def _siblings_place(root: Path, run_id: str) -> rundir.RunDir | None:
@@ -217,6 +234,10 @@ def _find(chosen: settings.Settings, launch: Launch | None) -> tuple[Path, Earli
         root = rundir.prepare_root(Path(chosen.dir).absolute())
     except OSError as error:
         root = _spare(Path(chosen.dir), error)
+    if chosen.run_id is None and chosen.resume in (None, "allow", "never") and chosen.resume_from is None:
+        return root, None
+    from .resume import find_earlier, newest_unfinished
+
     if chosen.resume == "auto":
         found = newest_unfinished(root, chosen.project, launch, chosen.resume_from)
         if found is not None:

@@ -69,13 +69,15 @@ def _chain_excepthook() -> None:
     before = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        with guarded("recording the exception"):
-            run = _take()
-            if run is not None and run is _terminated:
-                end(run, run.preempt)
-            elif run is not None:
-                end(run, lambda: run.fail(error))
-        before(kind, error, trace)
+        try:
+            before(kind, error, trace)  # first, so that the console has it
+        finally:
+            with guarded("recording the exception"):
+                run = _take()
+                if run is not None and run is _terminated:
+                    end(run, run.preempt)
+                elif run is not None:
+                    end(run, lambda: run.fail(error))
 
     sys.excepthook = excepthook
 

@@ -11,15 +11,13 @@ import copyreg
 import os
 import sys
 import weakref
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from .errors import DamagedError
 from .launch import detect
-from .resume import fold_of_spec
 from .run import Beginning, Identity, Run
 from .rundir import RunDir
 
@@ -27,8 +25,7 @@ _VARIABLE = "_FLIGHTLOG_PARENT_RUN"
 _here: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
+class Handle(NamedTuple):
     """Where a run is recorded, and how far its writer had come."""
 
     pid: int
@@ -50,7 +47,7 @@ def announce(run: Run | None) -> None:
     if run is None or not run.recording:
         os.environ.pop(_VARIABLE, None)
     else:
-        os.environ[_VARIABLE] = orjson.dumps(asdict(handle_of(run))).decode()
+        os.environ[_VARIABLE] = orjson.dumps(handle_of(run)._asdict()).decode()
 
 
 def parents_run() -> Run | None:
@@ -75,6 +72,8 @@ def join(handle: Handle) -> Run:
     known = _here.get(handle.writer)
     if known is not None:
         return known
+    from .resume import fold_of_spec
+
     place = RunDir(Path(handle.path))
     spec = place.read_spec()
     before = fold_of_spec(spec)
@@ -99,7 +98,7 @@ def unpickled(state: dict[str, Any]) -> Run:
 
 
 def _pickled(run: Run) -> tuple[Any, ...]:
-    return unpickled, (asdict(handle_of(run)),)
+    return unpickled, (handle_of(run)._asdict(),)
 
 
 copyreg.pickle(Run, _pickled)

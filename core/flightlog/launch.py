@@ -14,8 +14,8 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from .process import birth_of, hostname
 from .protocol.names import name_from_bytes
@@ -26,8 +26,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _TOGETHER_SECONDS = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """What a process knows of the job that it is a rank of.
 
     Attributes:
@@ -46,6 +45,11 @@ class Launch:
     def began(self, data: Mapping[str, object], t: float) -> bool:
         """Tell whether a writer is of this launch, from its first record's data and time, and none from before."""
         return data.get("launch") == self.key and (self.job is not None or abs(time.time() - t) < _TOGETHER_SECONDS)
+
+    @property
+    def is_first_of_its_node(self) -> bool:
+        """Whether this rank speaks for its node; where the launcher does not say, the first of all does."""
+        return (self.rank if self.local_rank is None else self.local_rank) == 0
 
     def run_id(self, nth: int) -> str | None:
         """Return the id of the nth run that each rank begins; None where the ranks cannot agree on one."""

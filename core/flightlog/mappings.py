@@ -123,6 +123,11 @@ def _warn_if_changed(key: str, old: Any, new: Any) -> None:
     if not same:
         import reprlib
 
+        from .redact import redact_mapping
+
+        if redact_mapping({key: new}) == redact_mapping({key: old}):  # a secret, of which nothing is said
+            return
+
         warn_once(
             f"config {key}",
             f"config.{key} changes from {reprlib.repr(old)} to {reprlib.repr(new)}; allow_val_change=True says that it "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -76,3 +78,31 @@ def pid_namespace() -> str | None:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return None
+
+
+_importing = threading.RLock()
+
+
+@contextlib.contextmanager
+def unforked() -> Iterator[None]:
+    """Import in here, on a background thread: a fork waits until it is through.
+
+    A child that was copied in the midst of an import inherits the module's lock, held by a thread that it does not
+    have, and would wait for it forever.
+    """
+    with _importing:
+        yield
+
+
+def _let_import_end() -> None:
+    if _importing.acquire(timeout=1.0):
+        _importing.release()
+
+
+def _free_in_child() -> None:
+    global _importing
+    _importing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_let_import_end, after_in_child=_free_in_child)

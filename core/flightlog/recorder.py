@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import rundir
+from .companions import Companions
 from .errors import UsageError
 from .journal import record
 from .journal.housekeeper import Housekeeper
@@ -51,6 +52,7 @@ class Recorder:
         state, exit_code: how the run stands.
         pid: the process that writes.
         dirty: latest.spec is to be written anew, soon.
+        companions: what is recorded beside the run's own records; None where nothing is.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Recorder:
         self._spec_written = 0.0
         self._restarts = 0
         self._housekeeper: Housekeeper | None = None
+        self.companions: Companions | None = None
         self.writer = Writer(run_dir.journal, next_step=next_step, buffered=buffered)
         tell_of_forks(self)
 
@@ -158,6 +161,7 @@ class Recorder:
                 return
             self._owns_spec = False
             self._forked = True
+            self.companions = None  # they are the parent's
             self.writer = Writer(self.rundir.journal, next_step=inherited.next_step, buffered=self._buffered)
             self.pid = os.getpid()
             self.put("run", _body("run", self._first_record({inherited.name: inherited.seq})))
@@ -222,6 +226,8 @@ class Recorder:
             writer.append("heartbeat", b'"data":{}')
         self._follow()
         writer.sync()
+        if self.companions is not None:
+            self.companions.tick()
         if writer.restarts != self._restarts:
             self._restarts = writer.restarts
             self._begin_again()
@@ -262,6 +268,8 @@ class Recorder:
         before = self.rundir
         self.rundir, self._owns_spec = run_dir, not self._forked
         self.writer.move_to(run_dir.journal, self._first_elsewhere)
+        if self.companions is not None:
+            self.companions.move_to(run_dir)
         for kind, data in self._repeat():
             self.append(kind, data)
         self.write_spec()
@@ -289,8 +297,12 @@ class Recorder:
             "pid": self.pid,
             "state": self.state,
             "exit_code": self.exit_code,
-            "bytes": self.writer.total_bytes,
-            "writers": {**{n: s for n, s in self._parents.items() if n in here}, self.writer.name: self.writer.seq},
+            "bytes": self.writer.total_bytes + (self.companions.size if self.companions else 0),
+            "writers": {
+                **{name: seq for name, seq in self._parents.items() if name in here},
+                self.writer.name: self.writer.seq,
+                **(self.companions.written if self.companions else {}),
+            },
             "seen": {name: seq for name, seq in self._parents.items() if name not in here},
         }
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import rundir
 from .errors import DamagedError
@@ -19,8 +18,7 @@ from .terminal import warn_once
 DELIVERED = ".delivered"
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
+class Earlier(NamedTuple):
     """What is known of a run that was begun before.
 
     Attributes:

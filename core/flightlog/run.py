@@ -7,35 +7,36 @@ from the same values by the housekeeper, so a training thread never waits for a 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import alerts, resume
+from . import alerts
+from .companions import NOTHING, Companions, Surroundings
 from .errors import UsageError
 from .journal.define import Definition, Definitions, Summaries
-from .journal.fold import Fold
-from .journal.scan import RunJournal
-from .journal.values import MAX_STEP, Encoded, as_step, encode_values, flatten, key_text, text
+from .journal.values import MAX_STEP, Encoded, as_step, encode_values, flatten, key_text, nonfinite_paths, text
 from .launch import Launch
 from .mappings import Config, Summary, as_mapping
 from .metrics import definition_of
-from .process import hostname, own_start, pid_namespace
+from .process import own_start, pid_namespace
 from .recorder import Recorder
 from .rundir import FORMAT, RunDir, readable
 from .terminal import guarded, warn_once
 
 if TYPE_CHECKING:
     from .artifacts import ArtifactVersion
+    from .journal.fold import Fold
     from .media.base import Media
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+# What of a program's origin stands in latest.spec, too; the rest is in the journal.
+_SHOWN = ("host", "command")
+
+
+class Identity(NamedTuple):
     """What a run is called. `id` and `project` are for ever; the rest can be set anew."""
 
     id: str
@@ -48,8 +49,7 @@ class Identity:
     notes: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
+class Beginning(NamedTuple):
     """From where a run goes on.
 
     Attributes:
@@ -67,6 +67,9 @@ class Beginning:
     launch: Launch | None = None
     owns_spec: bool = True
     forked: bool = False
+
+
+_FRESH = Beginning()
 
 
 class Run:
@@ -93,12 +96,13 @@ class Run:
         self,
         rundir: RunDir,
         identity: Identity,
-        beginning: Beginning = Beginning(),  # it is frozen
+        beginning: Beginning = _FRESH,
         *,
         config: Mapping[str, Any] | None = None,
         allow_val_change: bool = True,
         buffered: bool = False,
         spool_to: str | None = None,
+        surroundings: Surroundings = NOTHING,
     ) -> None:
         before = beginning.before
         self.id = identity.id
@@ -117,10 +121,12 @@ class Run:
         self._process_started = own_start()
         self._spool_to = spool_to
         self._alerts = alerts.Limiter()
-        from .redact import redact_command
+        from .provenance.quick import quick  # what `import flightlog` alone does not need
+        from .redact import secret_values
 
-        words = [text(word) for word in getattr(sys, "orig_argv", sys.argv)]
-        self._command = redact_command(words, secrets=[os.environ.get("FLIGHTLOG_API_KEY", "")])
+        self._allowed = surroundings.allow_secrets
+        self._secrets = secret_values(os.environ)
+        self._origin = quick(self._allowed)
         self._summaries = before.summaries if before else Summaries(Definitions(), {})
         self.config = Config(dict(before.config) if before else {}, self._record_config)
         self.summary = Summary(self._summaries.values, lambda values: self._record_values("summary", values))
@@ -142,6 +148,10 @@ class Run:
         given = as_mapping("config=", config)
         if given:
             self.config.update(given, allow_val_change=allow_val_change)
+        if surroundings != NOTHING:
+            append = self._recorder.append
+            self._recorder.companions = Companions(surroundings, rundir, append, beginning.launch)
+            self._recorder.companions.start()
         self._recorder.keep_house()
 
     # -- who it is -----------------------------------------------------------------------------------------------------
@@ -285,6 +295,8 @@ class Run:
         definitions = self._summaries.definitions
         fitting = [m for m in list(self._summaries.values) if definitions.of(m) == definition and definition.aggregates]
         if fitting and self._recorder.writer.seq:
+            from .journal.scan import RunJournal
+
             records = RunJournal([self.rundir.journal]).records(frozenset({"log"}))
             self._summaries.retake(fitting, (record.data for _, record in records))
 
@@ -321,6 +333,8 @@ class Run:
         self._must_run("rewind()")
         at = as_step(step)
         with guarded("rewind()"):
+            from . import resume
+
             self._recorder.rewind(at)
             self._summaries.become(resume.refold(self.rundir.path.parent, self.id).summaries)
 
@@ -406,7 +420,10 @@ class Run:
 
     def flush(self) -> None:
         """Wait until what has been recorded is on the disk, as the housekeeper sees to every second."""
-        self._recorder.writer_here().sync(patient=False)
+        writer = self._recorder.writer_here()
+        if self._recorder.companions is not None:
+            self._recorder.companions.flush()
+        writer.sync(patient=False)
 
     def when_free(self, action: Callable[[], object]) -> None:
         """Call a function once this thread is not in the midst of a record: for signal handlers."""
@@ -476,7 +493,18 @@ class Run:
         return encoded
 
     def _record_config(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return self._record_values("config", values)
+        """Record config without what sounds secret; the script itself goes on with what it has given."""
+        self._must_run("config.update()")
+        encoded = self._plain("config", values)
+        shown = self._redacted(encoded.values)
+        recorded = Encoded(shown, nonfinite_paths(shown))
+        self._recorder.append_values("config", recorded)
+        return {key: value for key, value in encoded.values.items() if key in recorded.values}
+
+    def _redacted(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        from .redact import redact_mapping
+
+        return redact_mapping(values, self._allowed, self._secrets)
 
     def _record_values(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         self._must_run(f"{kind}.update()")
@@ -489,6 +517,10 @@ class Run:
             raise UsageError(f"{what}: run {self.id} is {self.state}; flightlog.init() begins a new one")
 
     def _end(self, state: str, exit_code: int, error: dict[str, Any] | None = None) -> None:
+        companions = self._recorder.companions
+        if companions is not None and self.state == "running":
+            with guarded("finish()"):
+                companions.stop()
         if self._recorder.end(state, exit_code, error):
             self.spool()
 
@@ -514,20 +546,17 @@ class Run:
             "job_type": self.job_type,
             "tags": list(self.tags),
             "notes": self.notes,
-            "host": hostname(),
-            "python": sys.version.split()[0],
-            "command": self._command,
+            **self._origin,
         }
 
     def _whole(self) -> list[tuple[str, dict[str, Any]]]:
         """Return what a journal lacks whose beginning is gone."""
         definitions = [("define", definition.data()) for definition in self._summaries.definitions]
-        return [("config", self.config.as_dict()), *definitions]
+        return [("config", self._redacted(self.config.as_dict())), *definitions]
 
     def _spec(self) -> dict[str, Any]:
         before = self._before
-        facts = self._facts()
-        del facts["python"]
+        facts = {name: value for name, value in self._facts().items() if name not in self._origin or name in _SHOWN}
         summaries = self._summaries
         return {
             **facts,
@@ -536,7 +565,7 @@ class Run:
             "finished_at": time.time() if self.state != "running" else None,
             "pid_namespace": pid_namespace(),
             "process_started_at": self._process_started,
-            "config": readable(self.config.as_dict()),
+            "config": readable(self._redacted(self.config.as_dict())),
             "summary": readable(self.summary.as_dict()),
             "definitions": [definition.data() for definition in summaries.definitions],
             "tallies": {m: readable(t.to_list()) for m, t in list(summaries.tallies.items())},

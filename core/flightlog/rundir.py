@@ -21,9 +21,8 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -73,8 +72,7 @@ def atomic_write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         fsync_folder(path.parent)
 
 
-@dataclass(frozen=True, slots=True)
-class RunDir:
+class RunDir(NamedTuple):
     """One run directory."""
 
     path: Path

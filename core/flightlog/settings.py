@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import SettingsError, UsageError
 from .journal.values import as_step, text
@@ -19,6 +18,8 @@ from .terminal import warn_once
 
 MODES = ("offline", "online", "disabled")
 DURABILITY = ("record", "buffered")
+CONSOLE = ("wrap", "fd", "off")
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 RESUME = ("allow", "must", "never", "auto")
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -38,12 +39,16 @@ _VARIABLES = {
     "resume_from": ("FLIGHTLOG_RESUME_FROM", None),
     "durability": ("FLIGHTLOG_DURABILITY", None),
     "spool_to": ("FLIGHTLOG_SPOOL_TO", None),
+    "console": ("FLIGHTLOG_CONSOLE", None),
+    "system_interval": ("FLIGHTLOG_SYSTEM_INTERVAL", None),
+    "provenance": ("FLIGHTLOG_PROVENANCE", None),
+    "save_code": ("FLIGHTLOG_SAVE_CODE", None),
+    "allow_secrets": ("FLIGHTLOG_ALLOW_SECRETS", None),
     "base_url": ("FLIGHTLOG_BASE_URL", None),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of a run or a command; `sources` says where each is from: a key must know who named its server."""
 
     mode: str = "offline"
@@ -60,6 +65,11 @@ class Settings:
     resume_from: int | None = None
     durability: str = "record"
     spool_to: str | None = None
+    console: str = "wrap"
+    system_interval: float = 5.0
+    provenance: bool = True
+    save_code: bool | str = True
+    allow_secrets: tuple[str, ...] = ()
     base_url: str | None = None
     sources: Mapping[str, str] = None  # type: ignore[assignment]
 
@@ -144,17 +154,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _checked(name: str, value: Any, source: str) -> Any:
     where = {"argument": f"{name}=", "environment": _VARIABLES[name][0]}.get(source, f"{name} in {source}")
-    if name == "tags":
+    if name in _READERS:
+        return _READERS[name](value, where)
+    if name in ("tags", "allow_secrets"):
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple | set | frozenset):
-            raise SettingsError(f"{where}: tags are a list of texts, not {value!r}")
+            raise SettingsError(f"{where}: a list of texts is needed, not {value!r}")
         return tuple(dict.fromkeys(text(t).strip() for t in items if str(t).strip()))
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if name == "resume" and isinstance(value, bool):
         value = "auto" if value else "never"
-    if name == "resume_from":
-        return _step(value, where)
     if not isinstance(value, str):
         raise SettingsError(f"{where}: a text is needed, not {value!r}")
     if name == "mode":
@@ -163,8 +173,9 @@ def _checked(name: str, value: Any, source: str) -> Any:
             raise SettingsError(f"{where}: {value!r} is none of {', '.join(MODES)}")
     if name == "resume" and value not in RESUME:
         raise SettingsError(f"{where}: {value!r} is none of {', '.join(RESUME)}")
-    if name == "durability" and value not in DURABILITY:
-        raise SettingsError(f"{where}: {value!r} is neither 'record' nor 'buffered'")
+    for choice, words in (("durability", DURABILITY), ("console", CONSOLE)):
+        if name == choice and value not in words:
+            raise SettingsError(f"{where}: {value!r} is none of {', '.join(words)}")
     return value if name in ("dir", "spool_to") else text(value)
 
 
@@ -173,3 +184,37 @@ def _step(value: Any, where: str) -> int:
         return as_step(int(value) if isinstance(value, str) else value)
     except (ValueError, UsageError):
         raise SettingsError(f"{where}: {value!r} is no step") from None
+
+
+def _interval(value: Any, where: str) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{where}: {value!r} is no number of seconds") from None
+    if seconds != 0 and not 0.1 <= seconds < 1e6:
+        raise SettingsError(f"{where}: {value!r} is neither 0 nor at least 0.1 seconds")
+    return seconds
+
+
+def _switch(value: Any, where: str) -> bool:
+    found = value if isinstance(value, bool) else _WORDS.get(str(value).lower())
+    if found is None:
+        raise SettingsError(f"{where}: {value!r} is neither true nor false")
+    return found
+
+
+def _switch_or_folder(value: Any, where: str) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str | os.PathLike):
+        raise SettingsError(f"{where}: {value!r} is neither true, false nor a folder")
+    return _WORDS.get(os.fspath(value).lower(), os.fspath(value))
+
+
+# Settings that are no texts, and what reads them.
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    "resume_from": _step,
+    "system_interval": _interval,
+    "provenance": _switch,
+    "save_code": _switch_or_folder,
+}

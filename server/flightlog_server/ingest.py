@@ -340,6 +340,22 @@ def stored_lines(connection: Connection, writer_id: int, first: int, last: int) 
     return found
 
 
+def lines_of_run(connection: Connection, run_id: int) -> Iterator[tuple[str, Line]]:
+    """Yield (writer, line) of all that is stored of a run, writer by writer, a batch of them in memory at a time."""
+    query = (
+        sa.select(writers.c.name, batches.c.writer_id, batches.c.first_seq)
+        .join(batches, batches.c.writer_id == writers.c.id)
+        .where(writers.c.run_id == run_id)
+        .order_by(writers.c.name, batches.c.first_seq)
+    )
+    for name, writer_id, first_seq in connection.execute(query).all():
+        stored = sa.select(batches.c.lines).where(batches.c.writer_id == writer_id, batches.c.first_seq == first_seq)
+        blob = connection.execute(stored).scalar_one()
+        for raw in _split(zstandard.ZstdDecompressor().decompress(blob)):
+            if line := check(raw):
+                yield name, line
+
+
 def digest_upto(connection: Connection, writer: Any, seq: int) -> JournalDigest:
     """Return the digest of a writer's lines up to `seq`, ready for the lines that follow."""
     whole = min(seq // BLOCK, len(writer.blocks) // _HASH)

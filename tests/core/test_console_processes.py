@@ -248,6 +248,7 @@ helper = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()
 print("before", flush=True)
 console.flush()
 os.kill(helper[0], signal.SIGKILL)
+while Path(f"/proc/{helper[0]}").exists(): time.sleep(0.01)  # what it had read already would go down with it
 for i in range(3000): print("line", i, flush=True)
 child.communicate(b"go\\n")
 console.flush()

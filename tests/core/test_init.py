@@ -265,9 +265,9 @@ def test_names_that_can(good: str) -> None:
 
 def test_unknown_arguments(capfd: pytest.CaptureFixture[str]) -> None:
     """What wandb knows and flightlog does not is said once and ignored; anything else is a TypeError."""
-    flightlog.init(save_code=True, reinit=True)
-    flightlog.init(save_code=True)
-    assert capfd.readouterr().err.count("init(save_code=)") == 1
+    flightlog.init(force=True, reinit=True)
+    flightlog.init(force=True)
+    assert capfd.readouterr().err.count("init(force=)") == 1
     with pytest.raises(TypeError, match="projekt"):
         flightlog.init(projekt="x")
 

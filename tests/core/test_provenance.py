@@ -21,12 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flightlog.errors import UsageError
-from flightlog.provenance import Collector, quick, slow
 from flightlog.provenance import git as git_part
 from flightlog.provenance.code import save_folder
+from flightlog.provenance.collect import Collector, slow
 from flightlog.provenance.environment import packages, variables
 from flightlog.provenance.git import describe
 from flightlog.provenance.ignore import Ignore
+from flightlog.provenance.quick import quick
 from flightlog.provenance.store import CodeStore, holds_keys, read_bounded, without_keys
 from flightlog.redact import REDACTED
 
@@ -406,7 +407,7 @@ def test_files_that_hold_none(name: str) -> None:
 
 def test_what_is_known_at_once(script: Script, tmp_path: Path) -> None:
     """From a real command line, under a launcher's environment; no secret in it."""
-    source = "import json; from flightlog.provenance import quick; print(json.dumps(quick()))"
+    source = "import json; from flightlog.provenance.quick import quick; print(json.dumps(quick()))"
     done = script(
         source, "--api-key", KEY, "--lr", "0.1", "--note=x12345678y", RANK="3", WORLD_SIZE="8", MY_TOKEN="12345678"
     )
@@ -518,7 +519,7 @@ def test_a_forked_child_hands_over_nothing(script: Script) -> None:
     source = """
 import os, warnings
 from pathlib import Path
-from flightlog.provenance import Collector
+from flightlog.provenance.collect import Collector
 warnings.simplefilter("ignore")
 collector = Collector(Path("files"), lambda data: print(os.getpid() == parent, flush=True))
 parent = os.getpid()

@@ -57,7 +57,8 @@ def of_mpich(rank: int, size: int) -> dict[str, str]:
 
 def start(variables: dict[str, str], cwd: Path, source: str = RANK) -> subprocess.Popen[str]:
     script = cwd / "train.py"
-    script.write_text(source)
+    if not script.exists() or script.read_text() != source:  # another rank may be reading it
+        script.write_text(source)
     command = [sys.executable, str(script)]
     return subprocess.Popen(command, env=environment(**variables), cwd=cwd, text=True, stdout=-1, stderr=-1)
 

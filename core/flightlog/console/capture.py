@@ -32,13 +32,19 @@ class Console:
         mode: "wrap" follows sys.stdout and sys.stderr; "fd" follows the file descriptors 1 and 2 themselves, so that
             subprocesses and C libraries are heard too; "off" records nothing.
         emit: takes the data of each record instead of the journal; for those that keep records otherwise.
+        own_thread: whether a thread of its own calls `tick`; else the caller sees to that.
 
     Raises:
         UsageError: there is no such mode.
     """
 
     def __init__(
-        self, journal: Path, mode: str = "wrap", *, emit: Callable[[dict[str, Any]], object] | None = None
+        self,
+        journal: Path,
+        mode: str = "wrap",
+        *,
+        emit: Callable[[dict[str, Any]], object] | None = None,
+        own_thread: bool = True,
     ) -> None:
         if mode not in MODES:
             raise UsageError(f"console={mode!r} is none of {', '.join(MODES)}")
@@ -50,7 +56,7 @@ class Console:
         self._diversion: Diversion | None = None
         self._housekeeper: Housekeeper | None = None
         self._cells: Any = None
-        self._ticks = 0
+        self._own_thread = own_thread
         self._running = False
 
     def start(self) -> None:
@@ -64,7 +70,8 @@ class Console:
                 self._divert()
             self._follow()
             if self._followed:
-                self._housekeeper = Housekeeper(self._tick, TICK_SECONDS)
+                if self._own_thread:
+                    self._housekeeper = Housekeeper(self.tick, TICK_SECONDS)
                 self._watch_cells()
 
     def flush(self) -> None:
@@ -155,12 +162,17 @@ class Console:
             self._cells.unregister("pre_run_cell", self._ensure)
             self._cells = None
 
-    def _tick(self) -> None:
-        self._ensure()
-        self._recorder.tick()
-        self._ticks += 1
-        if self._ticks % 2 == 0:
+    def tick(self) -> None:
+        """Write what has waited; called every half second or second."""
+        if self._running:
+            self._ensure()
+            self._recorder.tick()
             self._sink.sync()
+
+    def move_to(self, journal: Path) -> None:
+        """Go on in another journal folder."""
+        self._journal = journal
+        self._sink.move_to(journal)
 
     def _leave_to_parent(self) -> None:
         """In a forked child: its output goes where it went, and is none of this console's."""

@@ -44,6 +44,13 @@ class JournalSink:
         if self._writer is not None:
             self._writer.sync(patient=patient)
 
+    def move_to(self, journal: Path) -> None:
+        """Go on in another journal folder, with a writer made there."""
+        self._journal = journal
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
     def close(self) -> None:
         """Write and sync all that can be, then close."""
         if self._writer is not None:

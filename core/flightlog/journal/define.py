@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..process import tell_of_forks
 
@@ -21,8 +20,7 @@ _PATTERN = frozenset("*?[")
 _MOST = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(NamedTuple):
     """One metric's definition, or that of all whose names fit.
 
     Attributes:
@@ -101,8 +99,8 @@ class Definitions:
         old = known.get(new.name)
         if old is None and len(known) >= _MOST:
             return None
-        whole = new if old is None else replace(
-            old, step_metric=new.step_metric or old.step_metric, summary=new.summary or old.summary,
+        whole = new if old is None else old._replace(
+            step_metric=new.step_metric or old.step_metric, summary=new.summary or old.summary,
             goal=new.goal or old.goal, hidden=new.hidden or old.hidden,
         )  # fmt: skip
         if whole == old:
@@ -124,18 +122,20 @@ class Definitions:
             return found
 
 
-@dataclass(slots=True)
 class Tally:
     """What is kept of a metric's values while they pass, so that no summary costs more as a run goes on.
 
     NaN and the infinities count as the last value, and for nothing else.
     """
 
-    last: Any = None
-    count: int = 0
-    total: float = 0.0
-    low: Any = None
-    high: Any = None
+    __slots__ = ("count", "high", "last", "low", "total")
+
+    def __init__(self, last: Any = None, count: int = 0, total: float = 0.0, low: Any = None, high: Any = None) -> None:
+        self.last = last
+        self.count = count
+        self.total = total
+        self.low = low
+        self.high = high
 
     def take(self, value: Any) -> None:
         """Take the next value."""

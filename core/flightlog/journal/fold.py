@@ -6,7 +6,6 @@ records in order (order.py) it gives the same everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from .define import Definitions, Summaries
@@ -17,44 +16,49 @@ STATES = ("running", "finished", "failed", "preempted", "crashed")
 _IDENTITY = ("name", "group", "job_type", "notes", "host", "pid", "command", "process_started_at", "workspace")
 
 
-@dataclass(slots=True)
 class _Launch:
     """The processes that were started together: the ranks of one job, or a process alone."""
 
-    key: str | None = None
-    open: set[str] = field(default_factory=set)
-    ended: list[str] = field(default_factory=list)
-    error: dict[str, Any] | None = None
+    def __init__(self, key: str | None = None) -> None:
+        self.key = key
+        self.open: set[str] = set()
+        self.ended: list[str] = []
+        self.error: dict[str, Any] | None = None
 
 
-@dataclass(slots=True)
 class Fold:
     """The state of a run after the records fed so far.
 
     Attributes:
+        id, project, identity, tags: who it is.
+        exit_code, error: how it ended, as its state says; None where it has not, or well.
+        started_at, finished_at: UTC seconds; None where not known (yet). updated_at: of its latest record.
+        config: its hyper-parameters. summaries: what stands for each metric.
+        step: the step after the last one logged. records: how many there were.
         closing: writer and seq of the record that closed the run; None while it is open.
         preempting: the run has said that its machine is about to be taken away.
         parents: by writer, the parents that it names.
     """
 
-    id: str | None = None
-    project: str | None = None
-    identity: dict[str, Any] = field(default_factory=dict)
-    tags: list[str] = field(default_factory=list)
-    exit_code: int | None = None
-    error: dict[str, Any] | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    updated_at: float = 0.0
-    config: dict[str, Any] = field(default_factory=dict)
-    summaries: Summaries = field(default_factory=lambda: Summaries(Definitions(), {}))
-    step: int = 0
-    records: int = 0
-    closing: tuple[str, int] | None = None
-    preempting: bool = False
-    parents: dict[str, dict[str, int]] = field(default_factory=dict)
-    _closed_as: str | None = None
-    _launch: _Launch = field(default_factory=_Launch)
+    def __init__(self, id: str | None = None) -> None:
+        self.id = id
+        self.project: str | None = None
+        self.identity: dict[str, Any] = {}
+        self.tags: list[str] = []
+        self.exit_code: int | None = None
+        self.error: dict[str, Any] | None = None
+        self.started_at: float | None = None
+        self.finished_at: float | None = None
+        self.updated_at = 0.0
+        self.config: dict[str, Any] = {}
+        self.summaries = Summaries(Definitions(), {})
+        self.step = 0
+        self.records = 0
+        self.closing: tuple[str, int] | None = None
+        self.preempting = False
+        self.parents: dict[str, dict[str, int]] = {}
+        self._closed_as: str | None = None
+        self._launch = _Launch()
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from .record import HEAD, MAX_LINE, Line, check
 from .writer import MEMORY_LIMIT
@@ -22,8 +22,7 @@ _SEGMENT = re.compile(r"[0-9]{6,}\.jsonl")
 _O_BENEATH = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-@dataclass(slots=True)
-class Damage:
+class Damage(NamedTuple):
     """A stretch of a segment that no record could be read from."""
 
     path: Path

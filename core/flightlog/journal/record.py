@@ -12,8 +12,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,8 +24,7 @@ _MAX_PARTS = 256
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record as read from a journal. `line` is the line itself, newline included."""
 
     seq: int
@@ -37,8 +35,7 @@ class Record:
     line: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line that has passed its check, with its header read and its data not yet parsed."""
 
     seq: int

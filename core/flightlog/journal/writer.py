@@ -481,7 +481,7 @@ class Writer:
         number = self._segment + 1
         while True:
             try:
-                self._fd = os.open(self.folder / f"{number:06d}.jsonl", _OPEN, 0o644)
+                self._fd = _above_standard(os.open(self.folder / f"{number:06d}.jsonl", _OPEN, 0o644))
                 break
             except FileExistsError:  # begun by this writer and then interrupted, or put there by somebody
                 number += 1
@@ -651,6 +651,18 @@ class Writer:
         self._backlog.clear()
         self._uncovered.clear()
         self._buffer.clear()
+
+
+def _above_standard(fd: int) -> int:
+    """Return a descriptor that no print() of a program whose standard streams are closed goes to."""
+    if fd > 2:
+        return fd
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def _nothing() -> None:

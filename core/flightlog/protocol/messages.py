@@ -112,15 +112,15 @@ def parse_ranges(text: str) -> Ranges:
 
 
 def files_named_by(kind: str, data: Mapping[str, Any]) -> list[FileEntry]:
-    """Return the files that a record names: media by its entries. (An artifact record names its manifest, see sync.)"""
+    """Return the files that a record names: media by its entries, code. (Artifacts: see contents.)"""
     from .manifest import parse_file
 
+    values = list(data.values()) if kind == "media" else [data.get("files")] if kind == "provenance" else []
     found: list[FileEntry] = []
-    if kind == "media":
-        for value in data.values():
-            for entry in value if isinstance(value, list) else [value]:
-                try:
-                    found.append(parse_file(entry))
-                except ValueError:
-                    continue  # a kind of entry that names no file
+    for value in values:
+        for entry in value if isinstance(value, list) else [value]:
+            try:
+                found.append(parse_file(entry))
+            except ValueError:
+                continue  # a kind of entry that names no file
     return found

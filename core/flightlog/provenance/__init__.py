@@ -1,11 +1,4 @@
-"""Where a run comes from: the command, the code, the packages, the machine, the batch system (docs/provenance.md).
+"""Where a run comes from: the program, its code and packages, the machine and the job (docs/provenance.md).
 
-`quick` is for the first record and costs microseconds; `slow` asks git, the file system and the hardware. `Collector`
-does that on a thread of its own while the training begins.
+Nothing is imported here: `quick` is wanted at every init, `collect` by a thread only.
 """
-
-from __future__ import annotations
-
-from .collect import Collector, quick, slow
-
-__all__ = ["Collector", "quick", "slow"]

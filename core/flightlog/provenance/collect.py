@@ -1,11 +1,8 @@
-"""Collecting provenance: what is known at once, and what a thread finds out while the training begins."""
+"""Collecting provenance: what a thread finds out while the training begins."""
 
 from __future__ import annotations
 
 import os
-import platform
-import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -16,41 +13,18 @@ import orjson
 
 from ..errors import UsageError
 from ..journal.values import encode_values, text
-from ..redact import redact_command, secret_values
+from ..process import unforked
 from ..terminal import guarded, warn_once
-from .ranks import ranks
+from .quick import folder
 
 if TYPE_CHECKING:
     from .store import CodeStore
 
 MAX_RECORD = 512 << 10
-MAX_WORDS = 2000
-MAX_WORD = 4000
 PATIENCE = 2.0
 
 SaveCode = bool | str | os.PathLike[str]
 Parts = dict[str, Callable[[], Mapping[str, Any]]]
-
-
-def quick(allow: Iterable[str] = ()) -> dict[str, Any]:
-    """Return what is known at once: command, Python, host, system, folder, place in a distributed job. Runs nothing.
-
-    Args:
-        allow: names of options whose values may be shown although they sound secret.
-    """
-    system = os.uname()
-    words = [text(word) for word in getattr(sys, "orig_argv", sys.argv)][:MAX_WORDS]
-    return {
-        "command": [word[:MAX_WORD] for word in redact_command(words, secret_values(os.environ), allow)],
-        "python": platform.python_version(),
-        "implementation": sys.implementation.name,
-        "executable": text(sys.executable or ""),
-        "host": socket.gethostname(),
-        "os": f"{system.sysname} {system.release}",
-        "machine": system.machine,
-        "cwd": text(_folder()),
-        "ranks": ranks(),
-    }
 
 
 def slow(files: Path, save_code: SaveCode = True, allow: Iterable[str] = ()) -> dict[str, Any]:
@@ -97,7 +71,7 @@ class Collector:
         self._emit = emit
         self._files = files
         # Where we are now: the training may go elsewhere.
-        self._folder = _folder()
+        self._folder = folder()
         self._save_code = save_code if isinstance(save_code, bool) else Path(self._folder, save_code)
         self._allow = [allow] if isinstance(allow, str) else list(allow)
         self._parts: Parts = {}
@@ -125,9 +99,9 @@ class Collector:
 
         For the end of a run; a second call, or one in a forked child, does nothing.
         """
-        if self._thread is None or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             return
-        if self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(seconds)
         self._hand_over()
 
@@ -174,7 +148,8 @@ class Collector:
 
 def _parts(store: CodeStore, folder: Path, save_code: bool | Path, allow: list[str]) -> Parts:
     """Return what is to be found out, by name; what is quick and sure first. Imported here, where nobody waits."""
-    from . import code, environment, git
+    with unforked():
+        from . import code, environment, git
 
     wanted = save_code is not False
     parts: Parts = {
@@ -194,13 +169,6 @@ def _hardware() -> Mapping[str, Any]:
     from ..system.hardware import hardware
 
     return hardware()
-
-
-def _folder() -> str:
-    try:
-        return str(Path.cwd())
-    except OSError:  # it was removed
-        return ""
 
 
 def _plain(found: Mapping[str, Any]) -> dict[str, Any]:

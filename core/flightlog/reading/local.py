@@ -107,6 +107,7 @@ class LocalSource:
             _history=lambda metrics: _history(found, metrics),
             _media=lambda: list(_media(found)),
             _alerts=lambda: _alerts(found),
+            _records=lambda kinds: found.journal.records(frozenset(kinds)),
             _open=lambda path: _open(found, path),
         )
 

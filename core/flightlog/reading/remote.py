@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from .. import keys, settings
 from ..client import Client, Patience, path_of
 from ..errors import NotFound, PermanentError
-from ..journal.record import restore
+from ..journal.order import merge, parents_of
+from ..journal.record import Line, Record, check, restore
 from ..protocol.manifest import FileEntry, is_safe_path
 from .views import ArtifactView, Row, RunView
 
@@ -113,6 +114,7 @@ class RemoteSource:
             finished_at=shown["finished_at"],
             definitions=tuple(shown["definitions"]),
             _history=lambda metrics: self._history(home, metrics),
+            _records=lambda kinds: self._records(home, kinds),
             _alerts=lambda: list(self._get(f"{home}/alerts").get("alerts") or []),
             _media=lambda: list(self._get(f"{home}/media").get("media") or []),
             _open=lambda path: self._open(f"{home}/files/", path),
@@ -132,6 +134,24 @@ class RemoteSource:
             yield from rows
             if after is None:
                 return
+
+    def _records(self, home: str, kinds: Sequence[str]) -> list[tuple[str, Record]]:
+        """Return a run's records of some kinds, in the order of their journals."""
+        response = self._found(
+            lambda: self._client.request("GET", f"{home}/records", params={"kind": list(kinds)}, stream=True), home
+        )
+        lines: dict[str, list[Line]] = {}
+        parents: dict[str, dict[str, int]] = {}
+        with response, self._client.understood():
+            for raw in response.iter_lines(1 << 20):
+                writer, line = raw.split(b" ", 1)
+                found = check(line + b"\n")
+                if found is not None:
+                    lines.setdefault(writer.decode(), []).append(found)
+            for name, mine in lines.items():
+                if mine[0].kind == "run":
+                    parents[name] = parents_of(mine[0].record().data)
+            return [(name, line.record()) for name, line in merge(lines, parents)]
 
     @contextlib.contextmanager
     def _open(self, home: str, path: str) -> Iterator[Iterator[bytes]]:

@@ -6,13 +6,15 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import DamagedError
+from ..journal.record import Record
 from ..protocol.manifest import FileEntry, is_safe_path
+from . import surroundings
 
 Row = dict[str, Any]
 OpenFile = Callable[[str], "contextlib.AbstractContextManager[Iterator[bytes]]"]
@@ -53,6 +55,7 @@ class RunView:
     _history: Callable[[Sequence[str] | None], Iterator[Row]] = field(repr=False)
     _media: Callable[[], list[dict[str, Any]]] = field(repr=False)
     _alerts: Callable[[], list[dict[str, Any]]] = field(repr=False)
+    _records: Callable[[Sequence[str]], Iterable[tuple[str, Record]]] = field(repr=False)
     _open: OpenFile = field(repr=False)
 
     def history(self, metrics: Sequence[str] | None = None) -> list[Row]:
@@ -78,6 +81,18 @@ class RunView:
     def alerts(self) -> list[dict[str, Any]]:
         """Return the alerts: title, text, level and timestamp of each, in order of time."""
         return self._alerts()
+
+    def console(self, stream: str | None = None) -> list[str]:
+        """Return what was printed, as lines, with their colours; `stream` is "stdout", "stderr" or None for both."""
+        return surroundings.console(self._records(["console"]), stream)
+
+    def system(self) -> list[dict[str, Any]]:
+        """Return the machine's metrics: rows of `_timestamp`, `_host` and the values by name (docs/system.md)."""
+        return surroundings.system(self._records(["run", "system"]))
+
+    def provenance(self) -> dict[str, Any]:
+        """Return where the program comes from (docs/provenance.md): command, git, packages, hardware …"""
+        return surroundings.provenance(self._records(["run", "provenance"]))
 
     def file(self, path: str) -> bytes:
         """Return the bytes of one of the run's files, named as in `media()`. Raises NotFound."""

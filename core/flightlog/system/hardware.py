@@ -9,8 +9,9 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
+from ..process import unforked
 from .cgroup import Cgroup, Limits
-from .probe import Unavailable, read_file, unforked
+from .probe import Unavailable, read_file
 
 if TYPE_CHECKING:
     from .nvml import Gpu

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .probe import Unavailable, unforked
+from ..process import unforked
+from .probe import Unavailable
 
 MAX_GPUS = 64
 MAX_MIGS = 16

@@ -5,12 +5,10 @@ A probe opens its source in its constructor and is used by one thread only.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 MEGABYTE = 1 << 20
@@ -94,31 +92,3 @@ def read_file(path: str) -> bytes:
 def names_in(folder: str) -> list[str]:
     """Return the names in a folder of /proc. Raises OSError."""
     return os.listdir(folder)  # noqa: PTH208 (a Path for each of a thousand threads would take longer than all else)
-
-
-_importing = threading.RLock()
-
-
-@contextlib.contextmanager
-def unforked() -> Iterator[None]:
-    """Import in here, on a background thread: a fork waits until it is through.
-
-    A child that was copied in the midst of an import inherits the module's lock, held by a thread that it does not
-    have, and would wait for it forever.
-    """
-    with _importing:
-        yield
-
-
-def _let_import_end() -> None:
-    if _importing.acquire(timeout=1.0):
-        _importing.release()
-
-
-def _free_in_child() -> None:
-    global _importing
-    _importing = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_let_import_end, after_in_child=_free_in_child)

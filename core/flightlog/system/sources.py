@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from ..process import unforked
 from .cgroup import Cgroup, Limits
-from .probe import Probe, Source, unforked
+from .probe import Probe, Source
 from .processes import ProcessProbe, ProcessTree
 
 

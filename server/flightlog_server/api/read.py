@@ -11,10 +11,11 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
 from .. import files
+from ..ingest import lines_of_run
 from ..metrics import query
 from ..runs import list_projects, list_runs, project_row, rewinds_of, run_row, show
 from ..store.schema import events, media
-from .common import AccountOf, Json, PartsOf
+from .common import AccountOf, Json, Parts, PartsOf
 
 router = APIRouter(tags=["read"])
 # Shown by a browser as they are; everything else from a run is a download, whatever it calls itself.
@@ -126,6 +127,28 @@ def _items(record: Any) -> Iterator[dict[str, Any]]:
         for entry in value if isinstance(value, list) else [value]:
             if isinstance(entry, dict) and entry.get("type") != "part":
                 yield {**entry, "key": key, "step": record.step, "timestamp": record.timestamp}
+
+
+@router.get("/runs/{workspace}/{project}/{run_id}/records")
+def records(
+    workspace: str,
+    project: str,
+    run_id: str,
+    kind: Annotated[list[str], Query(min_length=1, max_length=20)],
+    parts: PartsOf,
+    account: AccountOf,
+) -> StreamingResponse:
+    """A run's records of some kinds as they came: one line each, the writer's name and the journal's line."""
+    with parts.database.read() as connection:
+        row = run_row(connection, account, workspace, project, run_id)
+    return StreamingResponse(_lines(parts, row.id, frozenset(kind)), media_type="text/plain; charset=utf-8")
+
+
+def _lines(parts: Parts, run_row_id: int, kinds: frozenset[str]) -> Iterator[bytes]:
+    with parts.database.read() as connection:
+        for writer, line in lines_of_run(connection, run_row_id):
+            if line.kind in kinds:
+                yield b"%b %b" % (writer.encode(), line.raw)
 
 
 @router.get("/runs/{workspace}/{project}/{run_id}/files/{path:path}")
