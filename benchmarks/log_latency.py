@@ -144,7 +144,11 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.one, arguments.steps)))
         return
-    names = [n for n in RECORDERS if n in ("floor", "flightlog", "buffered") or (arguments.peers and importlib.util.find_spec(n))]
+    names = [
+        n
+        for n in RECORDERS
+        if n in ("floor", "flightlog", "buffered") or (arguments.peers and importlib.util.find_spec(n))
+    ]
     rounds: list[dict[str, dict[str, float]]] = []
     for _ in range(arguments.rounds):
         found = {name: in_process(name, arguments.steps if name != "mlflow" else 300) for name in names}

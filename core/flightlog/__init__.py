@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from . import current as _current
 from .alerts import AlertLevel
-from .current import alert, define_metric, finish, init, log, log_artifact, mark_preempting
+from .current import (
+    alert,
+    define_metric,
+    finish,
+    init,
+    log,
+    log_artifact,
+    log_model,
+    mark_preempting,
+    save,
+    use_artifact,
+)
 from .errors import FlightlogError, UsageError
 from .run import Run
 
@@ -28,6 +39,7 @@ globals().pop("run", None)
 
 if TYPE_CHECKING:
     from . import plot
+    from .artifacts import Artifact
     from .mappings import Config, Summary
     from .media import Audio, Histogram, Html, Image, Plotly, Table, Text, Video
     from .reading import Api
@@ -40,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlertLevel",
     "Api",
+    "Artifact",
     "Audio",
     "FlightlogError",
     "Histogram",
@@ -57,8 +70,11 @@ __all__ = [
     "init",
     "log",
     "log_artifact",
+    "log_model",
     "mark_preempting",
     "plot",
+    "save",
+    "use_artifact",
 ]
 _MEDIA = ("Audio", "Histogram", "Html", "Image", "Plotly", "Table", "Text", "Video")
 # Those of the current run, looked up at each use: `flightlog.run` is None where there is none, the others raise.
@@ -89,6 +105,10 @@ def __getattr__(name: str) -> Any:
         from . import media
 
         return getattr(media, name)
+    if name == "Artifact":
+        from .artifacts import Artifact
+
+        return Artifact
     if name == "plot":
         return importlib.import_module(".plot", __name__)
     if name == "Api":

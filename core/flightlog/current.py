@@ -329,3 +329,18 @@ def _take() -> Run | None:
     if run is not None:
         _current = None
     return run
+
+
+def log_model(*args: Any, **kwargs: Any) -> Any:
+    """Keep a model's file or folder; see `Run.log_model`."""
+    return current("log_model()").log_model(*args, **kwargs)
+
+
+def use_artifact(*args: Any, **kwargs: Any) -> Any:
+    """Return an artifact version of an earlier run; see `Run.use_artifact`."""
+    return current("use_artifact()").use_artifact(*args, **kwargs)
+
+
+def save(*args: Any, **kwargs: Any) -> Any:
+    """Keep files under their own names; see `Run.save`."""
+    return current("save()").save(*args, **kwargs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import alerts
 from .journal.define import Definition
@@ -15,6 +15,9 @@ from .protocol.names import friendly_name, new_run_id
 from .run import Run
 from .rundir import RunDir
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .artifacts import Artifact, ArtifactVersion
 
 
 class DisabledRun(Run):
@@ -63,13 +66,28 @@ class DisabledRun(Run):
 
     def log_artifact(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Artifact,
         name: str | None = None,
-        type: str = "artifact",
+        type: str | None = None,
         aliases: str | Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        **how: Any,
     ) -> None:
         return None
+
+    def use_artifact(self, name: str, type: str | None = None) -> ArtifactVersion:
+        """Return the version, as any run does; that it is used is not recorded."""
+        from .artifacts import Keeper
+
+        return Keeper(lambda: self.rundir, self.id, self.project, lambda kind, data: None, lambda: True).use(name, type)
+
+    def save(
+        self,
+        glob_str: str | os.PathLike[str],
+        base_path: str | os.PathLike[str] | None = None,
+        policy: str = "live",
+    ) -> list[Path]:
+        return []
 
     def finish(self, exit_code: int | None = None) -> None:
         self._stands = "failed" if exit_code else "finished"

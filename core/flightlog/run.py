@@ -27,9 +27,12 @@ from .rundir import FORMAT, RunDir, readable
 from .terminal import guarded, warn_once
 
 if TYPE_CHECKING:
-    from .artifacts import ArtifactVersion
+    from .artifacts import Artifact, ArtifactVersion, Keeper
     from .journal.fold import Fold
     from .media.base import Media
+
+# Batch systems give 30 s between SIGTERM and SIGKILL; the journal needs some of them.
+PREEMPT_SECONDS = 20.0
 
 
 # What of a program's origin stands in latest.spec, too; the rest is in the journal.
@@ -121,6 +124,8 @@ class Run:
         self._process_started = own_start()
         self._spool_to = spool_to
         self._alerts = alerts.Limiter()
+        self._keepers: dict[int, Keeper] = {}
+        self._alone = before is None and beginning.launch is None
         from .provenance.quick import quick  # what `import flightlog` alone does not need
         from .redact import secret_values
 
@@ -347,45 +352,113 @@ class Run:
 
     def log_artifact(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Artifact,
         name: str | None = None,
-        type: str = "artifact",
+        type: str | None = None,
         aliases: str | Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        *,
+        description: str | None = None,
+        policy: str = "auto",
+        keep_last: int | None = None,
+        keep_best: tuple[str, str] | tuple[str, str, int] | None = None,
     ) -> ArtifactVersion | None:
-        """Keep a file, or a folder with all below it, as a new version of an artifact.
+        """Keep a file, a folder with all below it, or an Artifact, as a new version of an artifact.
+
+        It returns at once. What is kept is what the files hold now: 8 MiB are taken before it returns; larger files are
+        copied in the background, and one that is written to meanwhile makes the version "damaged", with one warning.
 
         Args:
-            path: what to keep. Its bytes are taken into the run directory before this returns.
-            name: the artifact's name; without one, the file's.
-            type: what it is, such as "model" or "dataset".
+            path: what to keep.
+            name: the artifact's name; without one, the Artifact's or the file's.
+            type: what it is, such as "model" or "dataset"; without one, the Artifact's or "artifact".
             aliases: names for this version besides `latest`.
             metadata: values to go with it.
+            description: in words.
+            policy: "auto" (reflink where the file system can, else copy), "copy", "link" (a hard link, for files that
+                are never written to again; copied at finish) or "reference" (only address, size and SHA-256).
+            keep_last: let older versions go, as far as no alias but `latest` holds them; this many stay.
+            keep_best: likewise; (metric, "min" or "max") or (metric, "min" or "max", how many) stay, by the metric in
+                the versions' metadata, which is taken from the summary where the metadata lacks it.
 
         Returns:
             The version; None where it could not be kept (a warning says why).
 
         Raises:
-            UsageError: a name cannot be used.
+            UsageError: a name, the policy or a rule cannot be used.
         """
-        from .artifacts import version as versions
-        from .protocol.names import checked_name
-
         self._must_run("log_artifact()")
-        source = Path(path)
-        name = checked_name("artifact", name) if name is not None else versions.name_from_path(source)
-        kind = checked_name("artifact type", type)
-        marks = versions.checked_aliases(aliases)
-        facts = readable(self._plain("artifact metadata", as_mapping("metadata=", metadata)).values)
         with guarded("log_artifact()"):
-            try:
-                version, data = versions.stage_version(self.rundir.files, source, name, kind, marks, facts)
-            except OSError as error:
-                warn_once(f"artifact {name}", f"artifact {name!r} is not kept: {error}")
-                return None
-            self._recorder.append("artifact", data)
-            return version
+            return self._keeper.log(path, name, type, aliases, metadata, description, policy, keep_last, keep_best)
         return None
+
+    def log_model(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        aliases: str | Iterable[str] = (),
+    ) -> ArtifactVersion | None:
+        """Keep a model's file or folder: `log_artifact` with the type "model"."""
+        return self.log_artifact(path, name, "model", aliases)
+
+    def use_artifact(self, name: str, type: str | None = None) -> ArtifactVersion:
+        """Return a version that this or an earlier run on this disk has logged, and record that this run used it.
+
+        Args:
+            name: "name:alias", "name:v3" or "project/name:alias"; without ":…" the latest.
+            type: what it must be.
+
+        Raises:
+            UsageError: it is not named so, or is of another type. NotFound: there is none.
+            DamagedError: there is one, and it cannot be read.
+        """
+        self._must_run("use_artifact()")
+        return self._keeper.use(name, type)
+
+    def save(
+        self,
+        glob_str: str | os.PathLike[str],
+        base_path: str | os.PathLike[str] | None = None,
+        policy: str = "live",
+    ) -> list[Path]:
+        """Keep files under their own names, in the run's `files/saved/`.
+
+        Args:
+            glob_str: a path or pattern; what it finds now is saved.
+            base_path: the folder that the names are relative to; without it the working directory, or, for an absolute
+                pattern, the folder above the files'.
+            policy: "now", "end" (at the end of the run) or "live" (now, and at the end if it has changed).
+
+        Returns:
+            Where they are, or will be, in the run.
+
+        Raises:
+            UsageError: the pattern leads out of `base_path`, or the policy is none.
+        """
+        self._must_run("save()")
+        with guarded("save()"):
+            return self._keeper.save(glob_str, base_path, policy)
+        return []
+
+    @property
+    def _keeper(self) -> Keeper:
+        """What keeps artifacts in this process; a forked child has one of its own."""
+        pid = os.getpid()
+        found = self._keepers.get(pid)
+        if found is None:
+            from .artifacts import Keeper
+
+            made = Keeper(
+                lambda: self.rundir,
+                self.id,
+                self.project,
+                self._recorder.append,
+                lambda: self._recorder.writer_here().sync(patient=False),
+                self._summaries.values,
+                alone=self._alone,
+            )
+            found = self._keepers.setdefault(pid, made)
+        return found
 
     def finish(self, exit_code: int | None = None) -> None:
         """End the run: everything goes to disk, and latest.spec says how it ended. A second call does nothing.
@@ -427,7 +500,12 @@ class Run:
 
     def when_free(self, action: Callable[[], object]) -> None:
         """Call a function once this thread is not in the midst of a record: for signal handlers."""
-        self._recorder.writer_here().when_free(action)
+        free = self._recorder.writer_here().when_free
+        keeper = self._keepers.get(os.getpid())
+        if keeper is None:
+            free(action)
+        else:
+            keeper.when_free(lambda: free(action))
 
     @property
     def owner_pid(self) -> int:
@@ -521,6 +599,10 @@ class Run:
         if companions is not None and self.state == "running":
             with guarded("finish()"):
                 companions.stop()
+        keeper = self._keepers.get(os.getpid())
+        if keeper is not None and self.state == "running":
+            with guarded("finish()"):
+                keeper.finish(PREEMPT_SECONDS if state == "preempted" else None)
         if self._recorder.end(state, exit_code, error):
             self.spool()
 

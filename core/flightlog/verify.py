@@ -90,6 +90,10 @@ def _look_at_writers(verdict: Verdict) -> None:
 def _look_at_files(verdict: Verdict, named: Named) -> None:
     entries, _, faults = named_files(verdict.directory, named)
     verdict.faults.extend(faults)
+    verdict.notes.extend(
+        f"artifact {called} is incomplete: it was being copied, or still is" for called in named.incomplete
+    )
+    verdict.notes.extend(f"artifact {called} is damaged: {why}" for called, why in named.damaged.items())
     verdict.files = len(entries)
     verdict.bytes = sum(entry.size for entry in entries.values())
     verdict.faults.extend(_file_faults(verdict.directory, entries))

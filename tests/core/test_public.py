@@ -13,9 +13,9 @@ from flightlog import errors
 def test_the_public_names() -> None:
     """What `flightlog` offers, and that each name is there."""
     assert flightlog.__all__ == [
-        "AlertLevel", "Api", "Audio", "FlightlogError", "Histogram", "Html", "Image", "Plotly", "Run", "Table", "Text",
-        "UsageError", "Video", "alert", "define_metric", "finish", "init", "log", "log_artifact", "mark_preempting",
-        "plot",
+        "AlertLevel", "Api", "Artifact", "Audio", "FlightlogError", "Histogram", "Html", "Image", "Plotly", "Run",
+        "Table", "Text", "UsageError", "Video", "alert", "define_metric", "finish", "init", "log", "log_artifact",
+        "log_model", "mark_preempting", "plot", "save", "use_artifact",
     ]  # fmt: skip
     flightlog.init(mode="disabled")
     assert all(getattr(flightlog, name) is not None for name in dir(flightlog))

@@ -1,5 +1,8 @@
 """Artifacts: named, versioned sets of files (checkpoints, data, models) that a run keeps or used."""
 
-from .version import ArtifactVersion
+from .artifact import Artifact
+from .keeper import Keeper
+from .lineage import Lineage
+from .versions import ArtifactVersion
 
-__all__ = ["ArtifactVersion"]
+__all__ = ["Artifact", "ArtifactVersion", "Keeper", "Lineage"]
