@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from .errors import UsageError
-from .journal.values import text as plain_text
+from .journal.values import key_text
 from .process import tell_of_forks
 from .terminal import say
 
@@ -33,7 +33,7 @@ def checked(title: object, text: object, level: object) -> dict[str, str]:
         found = AlertLevel({"WARNING": "WARN"}.get(word, word))
     except ValueError:
         raise UsageError(f"alert(level={level!r}): it is none of {', '.join(AlertLevel.__members__)}") from None
-    return {"title": plain_text(title)[:MAX_TITLE], "text": plain_text(text)[:MAX_TEXT], "level": found.value}
+    return {"title": key_text(title)[:MAX_TITLE], "text": key_text(text)[:MAX_TEXT], "level": found.value}
 
 
 def announce(data: dict[str, str]) -> None:
@@ -60,6 +60,7 @@ class Limiter:
             title: its title.
             wait: seconds, or a datetime.timedelta, since the last of this title.
         """
+        wait = WAIT_SECONDS if wait is None else wait
         seconds = wait.total_seconds() if hasattr(wait, "total_seconds") else float(wait)
         now = time.monotonic()
         with self._lock:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -143,16 +145,13 @@ def _begin(chosen: settings.Settings, config: Mapping[str, Any], allow_val_chang
     global _begun
     _begun += 1
     started = time.time()
-    launch = detect()
+    launch = detect() if chosen.ranks else None
+    id_is_given = chosen.run_id is not None
     chosen = _with_id_of(launch, chosen)
-    root, earlier = _find(chosen, launch)
+    root, earlier = _find(chosen, launch, id_is_given)
     run_id = earlier.id if earlier else chosen.run_id or new_run_id()
-    place = earlier.rundir if earlier else None
-    owns_spec = earlier.may_own_spec if earlier and place else True
-    if place is None and launch is not None and launch.rank:
-        place = _siblings_place(root, run_id)
-        owns_spec = place is None
-    place = place or _create(root, run_id, started)
+    launch = earlier.launch if earlier else launch
+    place, owns_spec = _place(root, run_id, started, earlier, launch)
     before = earlier.fold if earlier else None
     known = before.identity if before else {}
     identity = Identity(
@@ -198,13 +197,32 @@ def _with_id_of(launch: Launch | None, chosen: settings.Settings) -> settings.Se
     return chosen._replace(run_id=run_id, resume=chosen.resume or "allow")
 
 
+def _place(
+    root: Path, run_id: str, started: float, earlier: Earlier | None, launch: Launch | None
+) -> tuple[rundir.RunDir, bool]:
+    """Return the directory to record into, and whether its latest.spec is this process's to write.
+
+    Of a job's ranks the first writes it; another one only in a directory that it has made itself.
+    """
+    is_later_rank = launch is not None and launch.rank > 0
+    place = earlier.rundir if earlier else None
+    if place is None and is_later_rank:
+        place = _siblings_place(root, run_id)
+    if place is None:
+        return _create(root, run_id, started), True
+    joins = earlier is None or earlier.fold is None
+    return place, not is_later_rank and (joins or (earlier is not None and earlier.may_own_spec))
+
+
 def _siblings_place(root: Path, run_id: str) -> rundir.RunDir | None:
     """Return the directory that another rank has made for the run, waiting a moment for it; None if none appears."""
+    made = re.compile(rf"run-[0-9]{{8}}-[0-9]{{6}}-{re.escape(run_id)}(?:\.[0-9]{{1,3}})?")
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:
-        found = sorted(path for path in root.glob(f"run-*-{run_id}*") if path.is_dir())
-        if found:
-            return rundir.RunDir(found[-1])
+        with contextlib.suppress(OSError):
+            found = sorted(path for path in root.iterdir() if made.fullmatch(path.name) and path.is_dir())
+            if found:
+                return rundir.RunDir(found[-1])
         if time.monotonic() > deadline:
             return None
         time.sleep(0.02)
@@ -228,7 +246,7 @@ def _spare(wanted: Path, why: OSError) -> Path:
     return spare
 
 
-def _find(chosen: settings.Settings, launch: Launch | None) -> tuple[Path, Earlier | None]:
+def _find(chosen: settings.Settings, launch: Launch | None, id_is_given: bool) -> tuple[Path, Earlier | None]:
     """Return the prepared root and, where this run was begun before, what is known of that."""
     try:
         root = rundir.prepare_root(Path(chosen.dir).absolute())
@@ -236,10 +254,11 @@ def _find(chosen: settings.Settings, launch: Launch | None) -> tuple[Path, Earli
         root = _spare(Path(chosen.dir), error)
     if chosen.run_id is None and chosen.resume in (None, "allow", "never") and chosen.resume_from is None:
         return root, None
-    from .resume import find_earlier, newest_unfinished
+    from .resume import Wanted, find_earlier, newest_unfinished
 
-    if chosen.resume == "auto":
-        found = newest_unfinished(root, chosen.project, launch, chosen.resume_from)
+    roots = (root, Path(chosen.spool_to).absolute()) if chosen.spool_to else (root,)
+    if chosen.resume == "auto" and not id_is_given:
+        found = newest_unfinished(roots, chosen.project, launch, chosen.resume_from)
         if found is not None:
             return root, found
     run_id = chosen.run_id
@@ -248,16 +267,24 @@ def _find(chosen: settings.Settings, launch: Launch | None) -> tuple[Path, Earli
             wanted = 'init(resume="must")' if chosen.resume == "must" else "init(resume_from=)"
             raise ResumeError(f"{wanted} needs the id of the run: init(id=…) or FLIGHTLOG_RUN_ID")
         return root, None
-    earlier = find_earlier(root, run_id, launch, chosen.resume_from)
+    project = chosen.project if "project" in chosen.sources else None
+    earlier = find_earlier(Wanted(roots, run_id, project), launch, chosen.resume_from)
     known = earlier is not None and earlier.fold is not None
+    which = f"{run_id} of project {project}" if project else run_id
     if not known and chosen.resume == "must":
-        raise ResumeError(f'init(resume="must"): there is no run {run_id} in {root}')
+        raise ResumeError(f'init(resume="must"): there is no run {which} in {root}')
     if known and chosen.resume == "never":
-        raise ResumeError(f'init(resume="never"): run {run_id} is already in {root}')
+        raise ResumeError(f'init(resume="never"): run {which} is already in {root}')
+    if not known and chosen.resume_from is not None:
+        warn_once(
+            f"base {run_id}",
+            f"nothing is known in {root} of run {which}; it goes on behind step {chosen.resume_from} without what came "
+            "before.",
+        )
     return root, earlier
 
 
-def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
+def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True, sync: object = None) -> None:
     """Record values in the current run; see `Run.log`. Raises NoRunError where there is none."""
     run = _current
     if run is None:
@@ -285,7 +312,7 @@ def mark_preempting() -> None:
     current("mark_preempting()").mark_preempting()
 
 
-def finish(exit_code: int | None = None) -> None:
+def finish(exit_code: int | None = None, quiet: object = None) -> None:
     """End the current run, if there is one; see `Run.finish`."""
     global _current
     run, _current = _current, None
@@ -313,7 +340,7 @@ def _install(run: Run) -> Run:
     global _current
     _current = run
     joining.announce(run)
-    endings.watch(_peek, _take)
+    endings.watch(run, _peek, _take)
     return run
 
 

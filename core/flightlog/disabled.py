@@ -15,6 +15,7 @@ from .protocol.names import friendly_name, new_run_id
 from .run import Run
 from .rundir import RunDir
 from .settings import Settings
+from .terminal import guarded
 
 if TYPE_CHECKING:
     from .artifacts import Artifact, ArtifactVersion
@@ -40,7 +41,11 @@ class DisabledRun(Run):
         self._owner_pid = os.getpid()
         self._stands = "running"
         self.config = Config(dict(as_mapping("config=", config)), lambda values: values)
-        self.summary = Summary({}, lambda values: values)
+        self._stale = False
+        self._ending = 0
+        self._values: dict[str, Any] = {}
+        self._summary = Summary(self._values, lambda values: values)
+        self._next_step = 0
 
     def _edited(self, what: str, value: Any) -> Any:
         return value
@@ -55,14 +60,18 @@ class DisabledRun(Run):
 
     @property
     def step(self) -> int:
-        return 0
+        return self._next_step
 
     @property
     def position(self) -> tuple[str, int]:
         return "", 0
 
-    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
-        pass
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True, sync: object = None) -> None:
+        """Keep the summary and the counter, which a script may ask for."""
+        with guarded("log()"):
+            at = self._next_step if step is None else int(step)
+            self._next_step = max(self._next_step, at + commit)
+            self._values.update(data)
 
     def log_artifact(
         self,
@@ -89,7 +98,7 @@ class DisabledRun(Run):
     ) -> list[Path]:
         return []
 
-    def finish(self, exit_code: int | None = None) -> None:
+    def finish(self, exit_code: int | None = None, quiet: object = None) -> None:
         self._stands = "failed" if exit_code else "finished"
 
     def fail(self, error: BaseException) -> None:
@@ -136,3 +145,11 @@ class DisabledRun(Run):
     @property
     def records(self) -> int:
         return 0
+
+    @property
+    def size(self) -> int:
+        return 0
+
+    @property
+    def owner_pid(self) -> int:
+        return self._owner_pid

@@ -7,6 +7,7 @@ the signal does what it would have done: the script's own handler runs, or the p
 from __future__ import annotations
 
 import atexit
+import builtins
 import os
 import signal
 import sys
@@ -25,17 +26,19 @@ _installed = False
 _exited: tuple[Run, int, int] | None = None
 _terminated: Run | None = None
 _before_sigterm: Any = None
+_latest: Run | None = None
 
 
-def watch(peek: Callable[[], Run | None], take: Callable[[], Run | None]) -> None:
+def watch(run: Run, peek: Callable[[], Run | None], take: Callable[[], Run | None]) -> None:
     """Install what notices the process's end, once; call it at every init.
 
     Args:
+        run: the run that begins.
         peek: returns the run that this process began and has not ended yet, None where there is none.
         take: the same, and makes it current no longer.
     """
-    global _peek, _take, _installed
-    _peek, _take = peek, take
+    global _peek, _take, _installed, _latest
+    _peek, _take, _latest = peek, take, run
     if not _installed:
         _installed = True
         atexit.register(_at_exit)
@@ -48,7 +51,7 @@ def end(run: Run, how: Callable[[], None]) -> None:
     """End a run by one of its methods and say so, unless it had ended before."""
     was_running = run.state == "running"
     how()
-    if was_running:
+    if was_running and run.is_whole:
         announce_end(run)
 
 
@@ -87,14 +90,29 @@ def _chain_exit() -> None:
     before = sys.exit
 
     def exit(status: Any = None, /) -> NoReturn:
-        global _exited
+        _note_status(status)
+        before(status)
+
+    sys.exit = exit
+    quitter: Any = type(getattr(builtins, "exit", None))
+    if quitter.__name__ == "Quitter":  # what `exit()` and `quit()` are, where site.py has put them
+        quit_before = quitter.__call__
+
+        def quit(self: Any, code: Any = None) -> NoReturn:
+            _note_status(code)
+            quit_before(self, code)
+            raise SystemExit(code)
+
+        quitter.__call__ = quit
+
+
+def _note_status(status: Any) -> None:
+    global _exited
+    if threading.current_thread() is threading.main_thread():
         with guarded("noting the exit status"):
             run = _peek()
             if run is not None:
                 _exited = (run, status if isinstance(status, int) else int(status is not None), run.records)
-        before(status)
-
-    sys.exit = exit
 
 
 def _chain_sigterm() -> None:
@@ -110,6 +128,10 @@ def _chain_sigterm() -> None:
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     global _terminated
+    if _latest is not None and _latest.is_ending:
+        # Its copy to a shared disk, say, is what the grace period is for; a second signal must not cut it short.
+        _latest.when_ended(lambda: _on_sigterm(number, frame))
+        return
     run = _peek()
     if callable(_before_sigterm):
         if run is not None:

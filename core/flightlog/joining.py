@@ -11,12 +11,13 @@ import copyreg
 import os
 import sys
 import weakref
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
-from .errors import DamagedError
+from .errors import DamagedError, NoRunError
 from .launch import detect
 from .run import Beginning, Identity, Run
 from .rundir import RunDir
@@ -43,11 +44,23 @@ def handle_of(run: Run) -> Handle:
 
 
 def announce(run: Run | None) -> None:
-    """Let the processes that this one spawns know of its run; None: there is none any more."""
-    if run is None or not run.recording:
-        os.environ.pop(_VARIABLE, None)
-    else:
-        os.environ[_VARIABLE] = orjson.dumps(handle_of(run)._asdict()).decode()
+    """Let the processes that this one spawns know of its run; None: there is none any more.
+
+    Each is given it when it is made, by the way in which `multiprocessing` gives its children their settings; what is
+    imported only later finds it in the environment.
+    """
+    facts = None if run is None or not run.recording else orjson.dumps(handle_of(run)._asdict()).decode()
+    for place in (os.environ, _settings_of_children()):
+        if facts is None:
+            place.pop(_VARIABLE, None)
+        else:
+            place[_VARIABLE] = facts
+
+
+def _settings_of_children() -> MutableMapping[str, str]:
+    processes = sys.modules.get("multiprocessing.process")
+    found = getattr(processes.current_process(), "_config", None) if processes is not None else None
+    return found if isinstance(found, dict) else {}
 
 
 def parents_run() -> Run | None:
@@ -56,9 +69,10 @@ def parents_run() -> Run | None:
     parent = processes.parent_process() if processes is not None else None
     if parent is None:
         return None
-    with contextlib.suppress(KeyError, ValueError, TypeError, DamagedError):
-        handle = Handle(**orjson.loads(os.environ[_VARIABLE]))
-        if handle.pid == parent.pid:
+    given = _settings_of_children().get(_VARIABLE)
+    with contextlib.suppress(KeyError, ValueError, TypeError, DamagedError, NoRunError):
+        handle = Handle(**orjson.loads(given or os.environ[_VARIABLE]))
+        if given or handle.pid == parent.pid:
             return join(handle)
     return None
 
@@ -68,6 +82,7 @@ def join(handle: Handle) -> Run:
 
     Raises:
         DamagedError: the run directory is not there any more.
+        NoRunError: the run has ended.
     """
     known = _here.get(handle.writer)
     if known is not None:
@@ -76,6 +91,8 @@ def join(handle: Handle) -> Run:
 
     place = RunDir(Path(handle.path))
     spec = place.read_spec()
+    if spec.get("state") != "running":
+        raise NoRunError(f"run {spec['id']} is {spec.get('state')}; flightlog.init() begins a new one")
     before = fold_of_spec(spec)
     before.step = max(before.step, handle.step)
     names = {name: before.identity.get(name) for name in ("workspace", "group", "job_type", "notes")}
@@ -102,3 +119,10 @@ def _pickled(run: Run) -> tuple[Any, ...]:
 
 
 copyreg.pickle(Run, _pickled)
+
+# A child whose parent has left its run in the environment hands it on to its own children, also if it never logs.
+if _VARIABLE in os.environ and "multiprocessing.process" in sys.modules:
+    with contextlib.suppress(Exception):  # what stands there may be anything
+        _parent = sys.modules["multiprocessing.process"].parent_process()
+        if _parent is not None and orjson.loads(os.environ[_VARIABLE])["pid"] == _parent.pid:
+            _settings_of_children().setdefault(_VARIABLE, os.environ[_VARIABLE])

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +21,6 @@ from .protocol.names import name_from_bytes
 
 _MAX_ANCESTORS = 16
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# How long after the first rank the last one may begin, where no fact tells one launch from the next.
-_TOGETHER_SECONDS = 900.0
 
 
 class Launch(NamedTuple):
@@ -42,9 +39,22 @@ class Launch(NamedTuple):
     local_rank: int | None
     job: str | None
 
-    def began(self, data: Mapping[str, object], t: float) -> bool:
-        """Tell whether a writer is of this launch, from its first record's data and time, and none from before."""
-        return data.get("launch") == self.key and (self.job is not None or abs(time.time() - t) < _TOGETHER_SECONDS)
+    def among(self, beginnings: Iterable[Mapping[str, object]]) -> Launch:
+        """Return this launch as of now: where its facts are those of an earlier one (a pod that was started again), and
+        this rank has had its turn in that, it is the next one.
+
+        Args:
+            beginnings: the data of the first records that are known of the run's writers.
+        """
+        mine = newest = -1
+        for data in beginnings:
+            base, _, number = str(data.get("launch", "")).partition(".")
+            if base == self.key and not data.get("forked") and number[:9] == number:
+                turn = int(number) if number.isdecimal() else 0
+                newest = max(newest, turn)
+                mine = max(mine, turn) if data.get("rank", 0) == self.rank else mine
+        turn = max(mine + 1, newest)
+        return self._replace(key=f"{self.key}.{turn}") if turn > 0 else self
 
     @property
     def is_first_of_its_node(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from .errors import UsageError
-from .journal.values import is_instance, plain
+from .journal.values import is_instance, key_text, plain
 from .terminal import warn_once
 
 Emit = Callable[[dict[str, Any]], dict[str, Any]]
@@ -41,7 +41,7 @@ class _Recorded(MutableMapping[str, Any]):
         object.__setattr__(self, "_emit", emit)
 
     def __getitem__(self, key: str) -> Any:
-        return self._values[key]
+        return self._values[key if isinstance(key, str) else key_text(key)]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._change({key: value})
@@ -84,7 +84,7 @@ class Config(_Recorded):
     __slots__ = ()
     _what = "config"
 
-    def update(self, values: object = None, /, *, allow_val_change: bool = False, **more: Any) -> None:
+    def update(self, values: object = None, /, allow_val_change: bool = False, **more: Any) -> None:
         """Set several values; takes what init(config=) takes.
 
         Args:

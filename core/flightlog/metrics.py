@@ -47,6 +47,8 @@ def definition_of(
 def _kinds(summary: str | Iterable[str] | None) -> tuple[str, ...]:
     if summary is None:
         return ()
+    if not isinstance(summary, str | list | tuple | set | frozenset):
+        raise UsageError(f"define_metric(summary={summary!r}): a text, or a list of them, is needed")
     words = [word.strip() for word in (summary.split(",") if isinstance(summary, str) else map(str, summary))]
     found = tuple(dict.fromkeys({"copy": "last"}.get(word, word) for word in words if word))
     for word in found:

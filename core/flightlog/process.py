@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
+
+
+def at_child_exit(action: Callable[[], object]) -> None:
+    """Call a function when this process ends as a child of `multiprocessing`, which knows no atexit."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, action, exitpriority=10)
 
 
 class ForkAware(Protocol):

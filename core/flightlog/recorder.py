@@ -14,13 +14,13 @@ from typing import Any
 
 from . import rundir
 from .companions import Companions
-from .errors import UsageError
+from .errors import DamagedError, UsageError
 from .journal import record
 from .journal.housekeeper import Housekeeper
 from .journal.values import Encoded, encode_values, nonfinite_paths
 from .journal.writer import Writer
 from .launch import Launch
-from .process import tell_of_forks
+from .process import at_child_exit, tell_of_forks
 from .rundir import RunDir
 from .terminal import guarded, say, warn_once
 
@@ -86,6 +86,8 @@ class Recorder:
         self.dirty = False
         self._spec_written = 0.0
         self._restarts = 0
+        self._beat = time.monotonic()  # when this writer was last seen to have written
+        self._beat_seq = 0
         self._housekeeper: Housekeeper | None = None
         self.companions: Companions | None = None
         self.writer = Writer(run_dir.journal, next_step=next_step, buffered=buffered)
@@ -99,6 +101,8 @@ class Recorder:
         """Write latest.spec, and start the thread that sees to both from now on."""
         self.write_spec()
         self._start_housekeeper()
+        if self._forked:
+            at_child_exit(self.leave)
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -135,10 +139,15 @@ class Recorder:
         if not self.writer_here().append(kind, body) and kind != "finish" and self.state != "running":
             raise UsageError(f"{kind} record: the run is {self.state}")
 
-    def rewind(self, step: int) -> None:
-        """Hide what this writer, and those before it, have logged beyond a step, and go on behind that."""
+    def rewind(self, step: int, children: Callable[[str], Mapping[str, int]]) -> None:
+        """Hide what this writer, its children and those before it have logged beyond a step, and go on behind that.
+
+        Args:
+            step: the step.
+            children: returns the last seq of each child of a writer.
+        """
         writer = self.writer_here()
-        known = {**self._parents, writer.name: writer.seq}
+        known = {**self._parents, **children(writer.name), writer.name: writer.seq}
         self.append("rewind", {"step": step, "writers": known})
         writer.next_step = step + 1
 
@@ -162,11 +171,13 @@ class Recorder:
             self._owns_spec = False
             self._forked = True
             self.companions = None  # they are the parent's
-            self.writer = Writer(self.rundir.journal, next_step=inherited.next_step, buffered=self._buffered)
             self.pid = os.getpid()
-            self.put("run", _body("run", self._first_record({inherited.name: inherited.seq})))
+            writer = Writer(self.rundir.journal, next_step=inherited.next_step, buffered=self._buffered)
+            writer.append("run", _body("run", self._first_record({inherited.name: inherited.seq})))
+            self.writer = writer  # not before: another thread's record would be its first
             self._start_housekeeper()
             inherited.abandon()
+            at_child_exit(self.leave)
 
     def _first_record(self, parents: Mapping[str, int]) -> dict[str, Any]:
         facts: dict[str, Any] = {**self._identity(), "pid": self.pid}
@@ -202,6 +213,11 @@ class Recorder:
             self.write_spec()
         return True
 
+    def leave(self) -> None:
+        """End this process's part: the children of `multiprocessing` end without atexit."""
+        if not self.writer.inherited and self.pid == os.getpid():
+            self.end("finished", 0)
+
     def _finish_record(self, state: str, exit_code: int, error: dict[str, Any] | None) -> dict[str, Any]:
         data: dict[str, Any] = {"state": state, "exit_code": exit_code}
         if error:
@@ -222,8 +238,7 @@ class Recorder:
 
     def _tick(self) -> None:
         writer = self.writer
-        if time.time() - writer.last_append > HEARTBEAT_SECONDS:
-            writer.append("heartbeat", b'"data":{}')
+        self._show_life(writer)
         self._follow()
         writer.sync()
         if self.companions is not None:
@@ -233,8 +248,16 @@ class Recorder:
             self._begin_again()
         if writer.hopeless:
             self._move()
-        if self.dirty and time.time() - self._spec_written >= SPEC_SECONDS:
+        if self.dirty and time.monotonic() - self._spec_written >= SPEC_SECONDS:
             self.write_spec()
+
+    def _show_life(self, writer: Writer) -> None:
+        """Write a heartbeat when nothing else has been written for a while, by a clock that nobody sets."""
+        now = time.monotonic()
+        if writer.seq != self._beat_seq:
+            self._beat, self._beat_seq = now, writer.seq
+        elif now - self._beat > HEARTBEAT_SECONDS:
+            writer.append("heartbeat", b'"data":{}')
 
     def _follow(self) -> None:
         """Go on where the run directory was moved to; where it is nowhere, its disk unmounted say, make it anew."""
@@ -281,20 +304,32 @@ class Recorder:
 
     def write_spec(self) -> None:
         """Write latest.spec, if it is this process's to write."""
-        if not self._owns_spec:
+        if not self._owns_spec or self._is_taken_over():
             return
         self.dirty = False
-        self._spec_written = time.time()
+        self._spec_written = time.monotonic()
         try:
             self.rundir.write_spec({**self._spec(), **self._counts()})
         except OSError as error:
             warn_once("spec", f"{self.rundir.spec_path} cannot be written ({error}); it is a cache of the journal.")
+
+    def _is_taken_over(self) -> bool:
+        """Tell whether an earlier rank writes this directory's latest.spec by now, which this one made first."""
+        if self._launch is None or not self._launch.rank:
+            return False
+        try:
+            rank = self.rundir.read_spec().get("rank")
+        except DamagedError:
+            return False
+        self._owns_spec = not (isinstance(rank, int) and rank < self._launch.rank)
+        return not self._owns_spec
 
     def _counts(self) -> dict[str, Any]:
         """Return how far this directory's writers have come, and those elsewhere that the run has seen."""
         here = {name for name in self._parents if (self.rundir.journal / name).is_dir()}
         return {
             "pid": self.pid,
+            "rank": self._launch.rank if self._launch is not None else None,
             "state": self.state,
             "exit_code": self.exit_code,
             "bytes": self.writer.total_bytes + (self.companions.size if self.companions else 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +11,31 @@ from . import rundir
 from .errors import DamagedError
 from .journal.define import Definitions, Summaries, Tally, from_data
 from .journal.fold import Fold
+from .journal.order import parents_of
 from .journal.scan import RunJournal
 from .launch import Launch
 from .rundir import RunDir
 from .terminal import warn_once
 
 DELIVERED = ".delivered"
+
+
+class Wanted(NamedTuple):
+    """Which run is looked for, and where.
+
+    Attributes:
+        roots: folders of run directories; only in the first a directory is continued, the others are read.
+        id: the run's id.
+        project: its project; None for any.
+    """
+
+    roots: tuple[Path, ...]
+    id: str
+    project: str | None = None
+
+    def is_this(self, spec: Mapping[str, Any]) -> bool:
+        """Tell whether a latest.spec is of this run."""
+        return spec.get("id") == self.id and (self.project is None or spec.get("project") in (None, self.project))
 
 
 class Earlier(NamedTuple):
@@ -25,8 +45,9 @@ class Earlier(NamedTuple):
         id: the run's id.
         fold: what its records add up to; None where only siblings of this very launch have begun.
         parents: the last seq seen of each writer, also of those that were delivered and deleted here.
-        rundir: where it can go on; None where only its remains under .delivered/ are left.
+        rundir: where it can go on; None where all that is known of it lies elsewhere.
         may_own_spec: whether nobody alive writes that directory's latest.spec.
+        launch: the launch that this process is a rank of, as of this time that it was started.
     """
 
     id: str
@@ -34,98 +55,124 @@ class Earlier(NamedTuple):
     parents: dict[str, int]
     rundir: RunDir | None
     may_own_spec: bool
+    launch: Launch | None
 
 
-def find_earlier(root: Path, run_id: str, launch: Launch | None = None, rewind_to: int | None = None) -> Earlier | None:
-    """Return what is known below `root` of the run with this id, None where nothing is.
+def find_earlier(wanted: Wanted, launch: Launch | None = None, rewind_to: int | None = None) -> Earlier | None:
+    """Return what is known of a run, None where nothing is.
 
     Args:
-        root: the folder of run directories.
-        run_id: the run's id.
+        wanted: the run.
         launch: the job that this process is a rank of: what its siblings have begun is joined, not continued.
         rewind_to: the last step that counts; None for all.
     """
-    delivered = _delivered(root, run_id)
-    directories = _directories(root, run_id)
-    if directories:
-        return _earlier(run_id, directories, delivered, launch, rewind_to)
-    if delivered is not None:
-        return Earlier(run_id, fold_of_spec(delivered), _seen(delivered), None, True)
-    return None
+    delivered = _delivered(wanted)
+    start = fold_of_spec(delivered) if delivered else None
+    directories = _directories(wanted)
+    if not directories:
+        return Earlier(wanted.id, start, _seen(delivered or {}), None, True, launch) if start else None
+    journal = RunJournal([d.journal for d in directories])
+    if launch is not None:
+        launch = launch.among(first.data for first in journal.beginnings.values())
+        siblings = {name for name, first in journal.beginnings.items() if first.data.get("launch") == launch.key}
+        journal.leave_out(siblings)
+    if rewind_to is not None:
+        journal.rewind_all(rewind_to)
+    fold = journal.fold(start)
+    seen = {**_seen(delivered or {}), **journal.last_seqs}
+    here = [d for d in directories if d.path.parent == wanted.roots[0]]
+    place = max(here, key=lambda d: d.path.name, default=None)
+    free = place is None or _is_free(place)
+    return Earlier(wanted.id, fold if fold.records else None, seen, place, free, launch)
 
 
 def newest_unfinished(
-    root: Path, project: str, launch: Launch | None = None, rewind_to: int | None = None
+    roots: tuple[Path, ...], project: str, launch: Launch | None = None, rewind_to: int | None = None
 ) -> Earlier | None:
-    """Return the newest run of a project below `root` that neither finished nor is alive.
+    """Return the newest run of a project, if it neither finished nor is alive.
 
     One that a sibling of this launch has taken up meanwhile counts, too: it is joined.
     """
-    for directory in sorted(rundir.discover(root, max_depth=1), key=lambda d: d.path.name, reverse=True):
+    found = [d for root in roots for d in rundir.discover(root, max_depth=1)]
+    for directory in sorted(found, key=lambda d: d.path.name, reverse=True):
         try:
             spec = directory.read_spec()
         except DamagedError:
             continue
         if spec.get("project") == project:
-            found = find_earlier(root, spec["id"], launch, rewind_to)
-            if launch is not None and _has_sibling(directory, launch):
-                return found
+            earlier = find_earlier(Wanted(roots, str(spec["id"]), project), launch, rewind_to)
+            if earlier is not None and earlier.launch is not None and _has_sibling(directory, earlier.launch):
+                return earlier
             alive = spec.get("state") == "running" and rundir.is_alive(directory, spec)
-            return None if alive or spec.get("state") == "finished" else found
+            return None if alive or spec.get("state") == "finished" else earlier
     return None
 
 
-def refold(root: Path, run_id: str) -> Fold:
-    """Return what all that is known below `root` of a run adds up to, the newest records included."""
-    delivered = _delivered(root, run_id)
-    return RunJournal([d.journal for d in _directories(root, run_id)]).fold(
-        fold_of_spec(delivered) if delivered else None
-    )
+def refold(wanted: Wanted, own: Mapping[str, int] | None = None) -> Fold:
+    """Return what all that is known of a run adds up to, the newest records included.
+
+    Args:
+        wanted: the run.
+        own: of these writers only the records up to this seq.
+    """
+    delivered = _delivered(wanted)
+    journal = RunJournal([d.journal for d in _directories(wanted)])
+    return journal.fold(fold_of_spec(delivered) if delivered else None, own)
 
 
-def _directories(root: Path, run_id: str) -> list[RunDir]:
-    return [d for d in rundir.discover(root, max_depth=1) if _id_of(d) == run_id]
+def children_of(wanted: Wanted, writer: str) -> dict[str, int]:
+    """Return the last seq of each forked child of a writer, and of theirs."""
+    journal = RunJournal([d.journal for d in _directories(wanted)])
+    forked = {name: first.data for name, first in journal.beginnings.items() if first.data.get("forked")}
+    family = {writer}
+    while more := {name for name, data in forked.items() if family & parents_of(data).keys()} - family:
+        family |= more
+    return {name: journal.last_seq_of(name) for name in family - {writer}}
+
+
+def _directories(wanted: Wanted) -> list[RunDir]:
+    return [d for root in wanted.roots for d in rundir.discover(root, max_depth=1) if _is_of(d, wanted)]
 
 
 def _has_sibling(directory: RunDir, launch: Launch) -> bool:
-    return any(launch.began(first.data, first.t) for first in RunJournal([directory.journal]).beginnings.values())
+    return any(first.data.get("launch") == launch.key for first in RunJournal([directory.journal]).beginnings.values())
 
 
-def _id_of(directory: RunDir) -> str | None:
+def _is_of(directory: RunDir, wanted: Wanted) -> bool:
     try:
-        return str(directory.read_spec()["id"])
+        return wanted.is_this(directory.read_spec())
     except DamagedError:
-        return RunJournal([directory.journal]).fold().id
+        fold = RunJournal([directory.journal]).fold()
+        return wanted.is_this({"id": fold.id, "project": fold.project})
 
 
-def _delivered(root: Path, run_id: str) -> dict[str, Any] | None:
+def _delivered(wanted: Wanted) -> dict[str, Any] | None:
     """Return the spec that `sync --clean` has left of a run, if it has."""
-    path = root / DELIVERED / f"{run_id}.spec"
-    if not path.is_file():
-        return None
-    try:
-        return rundir.read_spec(path)
-    except DamagedError as error:
-        warn_once(f"delivered {run_id}", f"{error}; the run goes on without knowing what came before.")
-        return None
+    for root in wanted.roots:
+        for path in delivered_specs(root, wanted.id):
+            try:
+                spec = rundir.read_spec(path)
+            except DamagedError as error:
+                warn_once(f"delivered {wanted.id}", f"{error}; the run goes on without knowing what came before.")
+                continue
+            if wanted.is_this(spec):
+                return spec
+    return None
 
 
-def _earlier(
-    run_id: str,
-    directories: list[RunDir],
-    delivered: dict[str, Any] | None,
-    launch: Launch | None,
-    rewind_to: int | None,
-) -> Earlier:
-    journal = RunJournal([d.journal for d in directories])
-    if launch is not None:
-        journal.leave_out({name for name, first in journal.beginnings.items() if launch.began(first.data, first.t)})
-    if rewind_to is not None:
-        journal.rewind_all(rewind_to)
-    fold = journal.fold(fold_of_spec(delivered) if delivered else None)
-    seen = {**(_seen(delivered) if delivered else {}), **journal.last_seqs}
-    place = max(directories, key=lambda d: d.path.name)
-    return Earlier(run_id, fold if fold.records else None, seen, place, _is_free(place))
+def delivered_specs(root: Path, run_id: str) -> list[Path]:
+    """Return where `sync --clean` has left specs of runs with this id, one per project."""
+    folder = root / DELIVERED
+    return [path for path in [folder / f"{run_id}.spec", *sorted(folder.glob(f"{run_id}@*.spec"))] if path.is_file()]
+
+
+def delivered_place(root: Path, run_id: str, project: object) -> Path:
+    """Return where the spec of a run that is cleaned is left: another project's run may have the same id."""
+    plain = root / DELIVERED / f"{run_id}.spec"
+    with contextlib.suppress(DamagedError):
+        if rundir.read_spec(plain).get("project") != project:
+            return plain.with_name(f"{run_id}@{project}.spec")
+    return plain
 
 
 def _is_free(place: RunDir) -> bool:

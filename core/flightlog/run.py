@@ -27,6 +27,7 @@ from .rundir import FORMAT, RunDir, readable
 from .terminal import guarded, warn_once
 
 if TYPE_CHECKING:
+    from . import resume
     from .artifacts import Artifact, ArtifactVersion, Keeper
     from .journal.fold import Fold
     from .media.base import Media
@@ -119,7 +120,7 @@ class Run:
         self.resumed = before is not None and not beginning.forked
         self.rank = beginning.launch.rank if beginning.launch else 0
         self._before = before
-        self._owner_pid = os.getpid()
+        self._owner_pid = os.getpid() if not beginning.forked else 0
         self._started = time.time()
         self._process_started = own_start()
         self._spool_to = spool_to
@@ -133,8 +134,12 @@ class Run:
         self._secrets = secret_values(os.environ)
         self._origin = quick(self._allowed)
         self._summaries = before.summaries if before else Summaries(Definitions(), {})
-        self.config = Config(dict(before.config) if before else {}, self._record_config)
-        self.summary = Summary(self._summaries.values, lambda values: self._record_values("summary", values))
+        self._stale = False
+        self._ending = 0
+        self._when_ended: list[Callable[[], object]] = []
+        self._config = dict(before.config) if before else {}  # as it is recorded
+        self.config = Config(dict(self._config), self._record_config)
+        self._summary = Summary(self._summaries.values, lambda values: self._record_values("summary", values))
         self._recorder = Recorder(
             rundir,
             self._facts,
@@ -149,7 +154,7 @@ class Run:
         )
         self._recorder.begin()
         if beginning.rewind_to is not None:
-            self._recorder.rewind(beginning.rewind_to)
+            self._recorder.rewind(beginning.rewind_to, lambda writer: {})
         given = as_mapping("config=", config)
         if given:
             self.config.update(given, allow_val_change=allow_val_change)
@@ -167,7 +172,7 @@ class Run:
 
     @name.setter
     def name(self, name: str) -> None:
-        self._name = self._edited("name", str(name))
+        self._name = self._edited("name", key_text(name))
 
     @property
     def notes(self) -> str | None:
@@ -175,7 +180,7 @@ class Run:
 
     @notes.setter
     def notes(self, notes: str) -> None:
-        self._notes = self._edited("notes", str(notes))
+        self._notes = self._edited("notes", key_text(notes))
 
     @property
     def group(self) -> str | None:
@@ -183,7 +188,7 @@ class Run:
 
     @group.setter
     def group(self, group: str) -> None:
-        self._group = self._edited("group", str(group))
+        self._group = self._edited("group", key_text(group))
 
     @property
     def job_type(self) -> str | None:
@@ -191,15 +196,15 @@ class Run:
 
     @job_type.setter
     def job_type(self, job_type: str) -> None:
-        self._job_type = self._edited("job_type", str(job_type))
+        self._job_type = self._edited("job_type", key_text(job_type))
 
     @property
     def tags(self) -> tuple[str, ...]:
         return self._tags
 
     @tags.setter
-    def tags(self, tags: Iterable[str]) -> None:
-        words = [tags] if isinstance(tags, str) else [str(tag) for tag in tags]
+    def tags(self, tags: Iterable[str] | None) -> None:
+        words = [key_text(tag) for tag in ([tags] if isinstance(tags, str) else tags or ())]
         self._tags = tuple(self._edited("tags", list(dict.fromkeys(words))))
 
     def _edited(self, what: str, value: Any) -> Any:
@@ -226,7 +231,7 @@ class Run:
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
-    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True, sync: object = None) -> None:
         """Record the values of a step. When it has returned, killing the process does not lose them.
 
         Args:
@@ -234,6 +239,7 @@ class Run:
                 by ".". A value that cannot be recorded costs its key, with one warning.
             step: the step they belong to; any, in any order. Without it the run's own counter.
             commit: False leaves the counter where it is, so that the next call adds to the same step.
+            sync: without meaning here; scripts for Weights & Biases may pass it.
 
         Raises:
             UsageError: `data` is no mapping, `step` no integer, or the run is finished.
@@ -248,15 +254,24 @@ class Run:
         writer = recorder.writer
         if writer.inherited:
             writer = recorder.writer_here()
-        done = writer.append_log(step, commit, data)
-        if done is None:  # more than plain numbers
+        summaries = self._summaries
+        done: bool | None = True
+        if summaries.definitions.empty:
+            done = writer.append_log(step, commit, data)
+            if done:
+                summaries.values.update(data)
+        else:
+            with summaries.lock, guarded("log()"):
+                done = writer.append_log(step, commit, data)
+                if done:
+                    summaries.take(data)
+        if done:
+            recorder.dirty = True
+        elif done is None:  # more than plain numbers
             with guarded("log()"):
                 self._log_any(data, writer.take_step(step, commit))
-            return
-        if not done:
+        else:
             self._must_run("log()")
-        self._summaries.take(data)
-        recorder.dirty = True
 
     def define_metric(
         self,
@@ -292,18 +307,9 @@ class Run:
             return new
         with guarded("define_metric()"):
             self._recorder.append("define", whole.data())
-            self._count_anew(whole)
+            definitions = self._summaries.definitions
+            self._stale = self._stale or any(definitions.of(metric) == whole for metric in list(self._summaries.values))
         return whole
-
-    def _count_anew(self, definition: Definition) -> None:
-        """Let a definition count for what was logged before it."""
-        definitions = self._summaries.definitions
-        fitting = [m for m in list(self._summaries.values) if definitions.of(m) == definition and definition.aggregates]
-        if fitting and self._recorder.writer.seq:
-            from .journal.scan import RunJournal
-
-            records = RunJournal([self.rundir.journal]).records(frozenset({"log"}))
-            self._summaries.retake(fitting, (record.data for _, record in records))
 
     def alert(
         self, title: str, text: str = "", level: str = "INFO", wait_duration: float | Any = alerts.WAIT_SECONDS
@@ -340,8 +346,33 @@ class Run:
         with guarded("rewind()"):
             from . import resume
 
-            self._recorder.rewind(at)
-            self._summaries.become(resume.refold(self.rundir.path.parent, self.id).summaries)
+            self._recorder.rewind(at, lambda writer: resume.children_of(self._wanted(), writer))
+            self._stale = True
+
+    @property
+    def summary(self) -> Summary:
+        if self._stale:
+            self._settle()
+        return self._summary
+
+    def _settle(self) -> None:
+        """Make the summary anew from all that was logged, where what is said of it has changed. Nobody waits for it."""
+        from . import resume
+
+        with guarded("the summary"), self._summaries.settling:
+            if not self._stale:
+                return
+            self._stale = False
+            with self._summaries.lock:
+                self._summaries.watch()
+                writer, seq = self.position
+            self._summaries.become(resume.refold(self._wanted(), {writer: seq}).summaries)
+
+    def _wanted(self) -> resume.Wanted:
+        from . import resume
+
+        roots = (self.rundir.path.parent, *([Path(self._spool_to).absolute()] if self._spool_to else []))
+        return resume.Wanted(roots, self.id, self.project)
 
     def mark_preempting(self) -> None:
         """Say that the machine is about to be taken away: if the run does not finish by itself, it was preempted."""
@@ -460,11 +491,12 @@ class Run:
             found = self._keepers.setdefault(pid, made)
         return found
 
-    def finish(self, exit_code: int | None = None) -> None:
+    def finish(self, exit_code: int | None = None, quiet: object = None) -> None:
         """End the run: everything goes to disk, and latest.spec says how it ended. A second call does nothing.
 
         Args:
             exit_code: 0 or None for a run that finished, anything else for one that failed.
+            quiet: without meaning here; scripts for Weights & Biases may pass it.
         """
         self._end("failed" if exit_code else "finished", exit_code or 0)
 
@@ -509,8 +541,13 @@ class Run:
 
     @property
     def owner_pid(self) -> int:
-        """The process that began recording here; in a forked child, its parent until the child records itself."""
-        return self._owner_pid
+        """The process that records here; in a forked child, its parent until the child records itself."""
+        return self._recorder.pid
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this process's end is the run's; it is not in a child."""
+        return self._owner_pid == os.getpid()
 
     @property
     def records(self) -> int:
@@ -534,8 +571,7 @@ class Run:
 
     def _log_any(self, data: Mapping[str, Any], step: int) -> None:
         """The forgiving road of log(): whatever is in `data`, what can be kept is."""
-        from .media import recognise
-
+        recognise = _recognition()
         media: dict[str, Any] = {}
         values: dict[str, Any] = {}
         for key, value in flatten(data).items():
@@ -546,8 +582,9 @@ class Run:
                 media[key] = found
         encoded = self._plain("log", values)
         if encoded.values or not media:
-            self._recorder.append_values("log", encoded, step)
-            self._summaries.take(encoded.values)
+            with self._summaries.lock:
+                self._recorder.append_values("log", encoded, step)
+                self._summaries.take(encoded.values)
         if media:
             self._log_media(media, step)
 
@@ -570,14 +607,15 @@ class Run:
             warn_once(f"value {what} {key}", f"{what}: {key} is left out: {why}.")
         return encoded
 
-    def _record_config(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Record config without what sounds secret; the script itself goes on with what it has given."""
+    def _record_config(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """Record config without what sounds secret or has no form in JSON; the script keeps what it has given."""
         self._must_run("config.update()")
         encoded = self._plain("config", values)
         shown = self._redacted(encoded.values)
         recorded = Encoded(shown, nonfinite_paths(shown))
         self._recorder.append_values("config", recorded)
-        return {key: value for key, value in encoded.values.items() if key in recorded.values}
+        self._config.update(recorded.values)
+        return {(name := key_text(key)): encoded.values.get(name, value) for key, value in values.items()}
 
     def _redacted(self, values: Mapping[str, Any]) -> dict[str, Any]:
         from .redact import redact_mapping
@@ -595,16 +633,38 @@ class Run:
             raise UsageError(f"{what}: run {self.id} is {self.state}; flightlog.init() begins a new one")
 
     def _end(self, state: str, exit_code: int, error: dict[str, Any] | None = None) -> None:
-        companions = self._recorder.companions
-        if companions is not None and self.state == "running":
-            with guarded("finish()"):
-                companions.stop()
+        self._ending += 1
+        try:
+            if self.state == "running":
+                self._end_what_is_beside(state)
+            if self._recorder.end(state, exit_code, error):
+                self.spool()
+        finally:
+            self._ending -= 1
+            while not self._ending and self._when_ended:
+                self._when_ended.pop(0)()
+
+    def _end_what_is_beside(self, state: str) -> None:
+        """Let the artifacts' copies and the surroundings come to an end while there can still be records of it."""
         keeper = self._keepers.get(os.getpid())
-        if keeper is not None and self.state == "running":
+        if keeper is not None:
             with guarded("finish()"):
                 keeper.finish(PREEMPT_SECONDS if state == "preempted" else None)
-        if self._recorder.end(state, exit_code, error):
-            self.spool()
+        if self._recorder.companions is not None:
+            with guarded("finish()"):
+                self._recorder.companions.stop()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is being ended just now, which may take a while: copies, a shared disk."""
+        return self._ending > 0
+
+    def when_ended(self, action: Callable[[], object]) -> None:
+        """Call a function when the end that is under way is through; now, where none is."""
+        if self._ending:
+            self._when_ended.append(action)
+        else:
+            action()
 
     def spool(self) -> None:
         """Copy the run directory to where FLIGHTLOG_SPOOL_TO says, if it does."""
@@ -634,9 +694,11 @@ class Run:
     def _whole(self) -> list[tuple[str, dict[str, Any]]]:
         """Return what a journal lacks whose beginning is gone."""
         definitions = [("define", definition.data()) for definition in self._summaries.definitions]
-        return [("config", self._redacted(self.config.as_dict())), *definitions]
+        return [("config", dict(self._config)), *definitions]
 
     def _spec(self) -> dict[str, Any]:
+        if self._stale:
+            self._settle()
         before = self._before
         facts = {name: value for name, value in self._facts().items() if name not in self._origin or name in _SHOWN}
         summaries = self._summaries
@@ -647,10 +709,19 @@ class Run:
             "finished_at": time.time() if self.state != "running" else None,
             "pid_namespace": pid_namespace(),
             "process_started_at": self._process_started,
-            "config": readable(self._redacted(self.config.as_dict())),
-            "summary": readable(self.summary.as_dict()),
+            "config": readable(dict(self._config)),
+            "summary": readable(self._summary.as_dict()),
             "definitions": [definition.data() for definition in summaries.definitions],
             "tallies": {m: readable(t.to_list()) for m, t in list(summaries.tallies.items())},
             "step": self.step,
             "records": self.records + (before.records if before else 0),
         }
+
+
+def _recognition() -> Callable[[str, Any], Any]:
+    """Return what tells media from values; without it, where no file can be opened any more, all are values."""
+    try:
+        from .media import recognise
+    except OSError:
+        return lambda key, value: None
+    return recognise

@@ -36,6 +36,7 @@ FORMAT = 1
 SPEC = "latest.spec"
 MAX_SPEC = 64 << 20
 ALIVE_SECONDS = 300.0
+_PID_END = 1 << 31
 _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir/
     "# flightlog keeps its runs here. The tag keeps them out of backups; `flightlog sync` delivers them.\n"
@@ -126,7 +127,11 @@ class RunDir(NamedTuple):
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """Read a latest.spec. Raises DamagedError where it is missing or not a JSON object with an id."""
+    """Read a latest.spec.
+
+    Raises:
+        DamagedError: it is missing, or not a JSON object that names a run's id, and its project by a text if at all.
+    """
     try:
         with open_regular(path) as file:
             content = file.read(MAX_SPEC + 1)
@@ -135,9 +140,13 @@ def read_spec(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{path}: {error.strerror or error}") from None
     except ValueError:
         raise DamagedError(f"{path} is not JSON; the journal beside it still holds everything") from None
-    if not isinstance(spec, dict) or not isinstance(spec.get("id"), str):
+    if not isinstance(spec, dict) or not _names_a_run(spec):
         raise DamagedError(f"{path} does not describe a run")
     return spec
+
+
+def _names_a_run(spec: dict[str, Any]) -> bool:
+    return isinstance(spec.get("id"), str) and isinstance(spec.get("project"), str | None)
 
 
 def readable(value: Any) -> Any:
@@ -174,15 +183,15 @@ def prepare_root(root: Path) -> Path:
         root = root / "flightlog"
     root.mkdir(parents=True, exist_ok=True)
     for name, content in ((".gitignore", "*\n"), ("CACHEDIR.TAG", _CACHEDIR_TAG)):
-        if not (root / name).exists():
-            with contextlib.suppress(OSError):
-                (root / name).write_text(content)
+        # What stands there is left: a pipe, say, that would never be opened, or a link that leads elsewhere.
+        with contextlib.suppress(OSError), open(root / name, "x") as file:
+            file.write(content)
     return root
 
 
 def _holds_other_things(root: Path) -> bool:
-    with contextlib.suppress(OSError):
-        if b"flightlog" in (root / "CACHEDIR.TAG").read_bytes()[:1000]:
+    with contextlib.suppress(OSError), open_regular(root / "CACHEDIR.TAG") as file:
+        if b"flightlog" in file.read(1000):
             return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return any(p.name not in _OURS and not p.name.startswith(("run-", ".latest", ".files")) for p in root.iterdir())
@@ -309,12 +318,15 @@ def is_alive(run: RunDir, spec: dict[str, Any]) -> bool:
     """Judge whether a run that says "running" still is.
 
     On its own machine its process is asked for; elsewhere, in another container say, the journal must have grown
-    within five minutes (a heartbeat is written every 30 s).
+    within five minutes (a heartbeat is written every 30 s). Where that cannot be seen, it is believed.
     """
     if spec.get("host") != hostname() or spec.get("pid_namespace", pid_namespace()) != pid_namespace():
-        return time.time() - run.last_growth() < ALIVE_SECONDS
+        try:
+            return time.time() - run.last_growth() < ALIVE_SECONDS
+        except OSError:
+            return True
     pid, started = spec.get("pid"), spec.get("process_started_at")
-    if not (isinstance(pid, int) and isinstance(started, int | float)):
+    if not (type(pid) is int and 0 < pid < _PID_END and isinstance(started, int | float)):
         return False
     here = start_of(pid)
     return here is not None and abs(here - started) < 2.0

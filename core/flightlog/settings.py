@@ -39,6 +39,7 @@ _VARIABLES = {
     "resume_from": ("FLIGHTLOG_RESUME_FROM", None),
     "durability": ("FLIGHTLOG_DURABILITY", None),
     "spool_to": ("FLIGHTLOG_SPOOL_TO", None),
+    "ranks": ("FLIGHTLOG_RANKS", None),
     "console": ("FLIGHTLOG_CONSOLE", None),
     "system_interval": ("FLIGHTLOG_SYSTEM_INTERVAL", None),
     "provenance": ("FLIGHTLOG_PROVENANCE", None),
@@ -65,6 +66,7 @@ class Settings(NamedTuple):
     resume_from: int | None = None
     durability: str = "record"
     spool_to: str | None = None
+    ranks: bool = True
     console: str = "wrap"
     system_interval: float = 5.0
     provenance: bool = True
@@ -181,9 +183,12 @@ def _checked(name: str, value: Any, source: str) -> Any:
 
 def _step(value: Any, where: str) -> int:
     try:
-        return as_step(int(value) if isinstance(value, str) else value)
+        step = as_step(int(value) if isinstance(value, str) else value)
     except (ValueError, UsageError):
         raise SettingsError(f"{where}: {value!r} is no step") from None
+    if step < -1:
+        raise SettingsError(f"{where}: {value!r} is before the first step; -1 hides all that was logged")
+    return step
 
 
 def _interval(value: Any, where: str) -> float:
@@ -216,5 +221,6 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "resume_from": _step,
     "system_interval": _interval,
     "provenance": _switch,
+    "ranks": _switch,
     "save_code": _switch_or_folder,
 }

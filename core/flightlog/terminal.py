@@ -15,6 +15,7 @@ from .errors import UsageError
 
 raise_internal_errors = False
 _said: set[str] = set()
+_LONGEST = 2000
 
 
 def _silent() -> bool:
@@ -32,7 +33,7 @@ def say(message: str) -> None:
         return
     # A closed or full stderr must not stop a training, nor one that a signal handler finds in the midst of a write.
     with contextlib.suppress(Exception):
-        sys.stderr.write(f"flightlog: {printable(message)}\n")
+        sys.stderr.write(f"flightlog: {printable(message[:_LONGEST])}\n")
         sys.stderr.flush()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from .contents import Named, named_files
 from .errors import DamagedError
 from .journal.fold import Fold
 from .journal.reader import WriterReport
-from .journal.scan import RunJournal
+from .journal.scan import RunJournal, depth_within
 from .protocol.manifest import FileEntry
 from .rundir import FORMAT, RunDir
 
@@ -68,10 +69,25 @@ def verify(directory: RunDir, *, repair: bool = False) -> Verdict:
             verdict.fold.records += 1
         else:
             verdict.fold.add(writer, record)
+    verdict.faults.extend(map(str, journal.faults))
+    if _is_blank(verdict):
+        verdict.notes.append("nothing was recorded yet: its process is beginning, or was killed as it began")
+        return verdict
     _look_at_writers(verdict)
     _look_at_files(verdict, named)
     _look_at_spec(verdict, repair)
     return verdict
+
+
+def _is_blank(verdict: Verdict) -> bool:
+    """Tell a run without its first record, which comes before all else, from one that has lost it."""
+    directory = verdict.directory
+    if verdict.faults or any(report.records or report.damage for report in verdict.writers.values()):
+        return False
+    try:
+        return not os.path.lexists(directory.spec_path) and [p.name for p in directory.files.iterdir()] == ["journal"]
+    except OSError:
+        return False
 
 
 def _look_at_writers(verdict: Verdict) -> None:
@@ -81,7 +97,7 @@ def _look_at_writers(verdict: Verdict) -> None:
             what = f"seq {first} is" if first == last else f"seq {first} to {last} are"
             verdict.faults.append(f"writer {name}: {what} missing")
         verdict.notes.extend(f"torn tail (nothing acknowledged is in it): {damage}" for damage in report.torn)
-    if not any(report.records for report in verdict.writers.values()):
+    if not any(report.records for report in verdict.writers.values()) and not verdict.faults:
         verdict.faults.append(f"{verdict.directory.journal} holds no record that can be read")
     elif verdict.fold.state == "running":
         verdict.notes.append("its journal has no finish record: it is running, or was killed")
@@ -122,7 +138,8 @@ def _look_at_spec(verdict: Verdict, repair: bool) -> None:
         fault, spec = str(error), {}
     behind = spec.get("state") == "running" and not rundir.is_alive(verdict.directory, spec)
     if repair and verdict.fold.id is not None and (fault or behind):
-        verdict.directory.write_spec({**spec, **spec_of(verdict)})
+        kept = {key: value for key, value in spec.items() if depth_within(value)}  # what JSON can be made of
+        verdict.directory.write_spec({**kept, **spec_of(verdict)})
         verdict.repaired = True
         verdict.notes.append(f"{verdict.directory.spec_path} was made again from the journal")
     for name, seq in rundir.ended_writers(spec).items():

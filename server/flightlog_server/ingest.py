@@ -7,7 +7,7 @@ can be made again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,20 +18,19 @@ from flightlog.journal.define import Definitions
 from flightlog.journal.order import parents_of
 from flightlog.journal.record import Line, Record, check
 from flightlog.journal.rewind import Rewinds
+from flightlog.journal.scan import parsed
 from flightlog.journal.values import spell
 from flightlog.protocol.digest import BLOCK, JournalDigest
 from flightlog.protocol.messages import MAX_BATCH, MAX_SPAN, Ranges, WriterState
 
 from .errors import ApiError, malformed
 from .metrics.index import add_records
-from .standing import GUIDES, Clock, Standing, gathered
+from .standing import Clock, Said, Standing, gathered, said_by
 from .store.database import insert_new
 from .store.schema import batches, events, media, runs, writers
 
 _HASH = 32
 _EVENTS = ("alert",)
-_MAX_DEPTH = 64  # orjson writes 254 levels; our own clients record 32
-_STEP_END = (1 << 63) - 1  # the run's own step is one more
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,34 +154,36 @@ def _append(connection: Connection, run: Any, writer: Any, batch: Batch, fresh: 
 
 
 def _records(lines: Sequence[Line]) -> list[Record]:
-    records = []
-    for line in lines:
-        try:
-            record = line.record()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue  # kept and passed on, but no view can use it
-        if _fits(record):
-            records.append(record)
-    return records
+    return [record for line in lines if (record := parsed(line)) is not None]
 
 
 def _stand_anew(connection: Connection, run_id: int, guides: tuple[Definitions, Rewinds]) -> Standing:
-    """Read all records of a run again: those that are new change how the others are to be seen, or their order."""
+    """Read all records of a run again, whose writers' places are known: new ones change how they are to be seen."""
+    standing = Standing()
+    for row in connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.last_seq > 0)).all():
+        clock = Clock(row.floor, row.depth)
+        standing.add(row.name, clock, _read(connection, row), guides)
+        connection.execute(writers.update().where(writers.c.id == row.id).values(at=clock.at))
+    return standing
+
+
+def _order_anew(connection: Connection, run_id: int) -> list[Said]:
+    """Give all writers of a run their places again; return what they say of how records are to be seen."""
     rows = connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.last_seq > 0)).all()
     waiting = {row.name: row for row in rows}
     known: dict[str, Any] = {}
-    standing = Standing()
+    said: list[Said] = []
     while waiting:
         ready = [row for row in waiting.values() if not any(p in waiting for p in row.parents if p != row.name)]
         for row in ready or list(waiting.values()):
             clock = _behind(connection, row.parents, known) if ready else Clock()  # parents in a circle do not count
             place = {"floor": clock.at, "depth": clock.depth}
-            standing.add(row.name, clock, _read(connection, row), guides)
+            said += said_by(row.name, clock, _read(connection, row))
             place["at"] = clock.at
             connection.execute(writers.update().where(writers.c.id == row.id).values(place))
             known[row.name] = connection.execute(sa.select(writers).where(writers.c.id == row.id)).one()
             del waiting[row.name]
-    return standing
+    return said
 
 
 def _read(connection: Connection, writer: Any) -> Iterator[Record]:
@@ -191,16 +192,6 @@ def _read(connection: Connection, writer: Any) -> Iterator[Record]:
     for (blob,) in connection.execute(query):
         lines = (check(raw) for raw in _split(zstandard.ZstdDecompressor().decompress(blob)))
         yield from _records([line for line in lines if line is not None])
-
-
-def _fits(record: Record) -> bool:
-    """Tell whether the views can hold a record that another program may have written: its step, how deep it nests."""
-    return (record.step is None or -(1 << 63) <= record.step < _STEP_END) and _depth_within(record.data, _MAX_DEPTH)
-
-
-def _depth_within(value: Any, limit: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return limit > 0 and all(_depth_within(v, limit - 1) for v in inner if isinstance(v, dict | list))
 
 
 def _place(connection: Connection, run_id: int, writer: Any, parents: dict[str, int]) -> Clock | None:
@@ -236,9 +227,8 @@ def _index(
     """Bring what is shown of the run up to these records."""
     row = connection.execute(sa.select(runs).where(runs.c.id == run.id)).one()
     standing = Standing(row.config, row.summary, row.step, row.records, row.updated_at, **row.standing)
-    news = [record for record in records if record.kind in GUIDES]
-    said = [(t, rank[2], rank[3], kind, data) for rank, t, kind, data in standing.turns]
-    guides = gathered([*said, *((r.t, writer.name, r.seq, r.kind, r.data) for r in news)])
+    news = [] if clock is None else said_by(writer.name, replace(clock), records)
+    guides = gathered(_order_anew(connection, run.id) if clock is None else [*standing.said(), *news])
     if clock is None or (news and row.records):
         standing = _stand_anew(connection, run.id, guides)
     else:

@@ -15,7 +15,7 @@ from typing import Any
 from flightlog.journal.define import Definitions, Tally, from_data
 from flightlog.journal.fold import Fold
 from flightlog.journal.record import Record
-from flightlog.journal.rewind import Rewinds
+from flightlog.journal.rewind import Rewinds, rewound_to
 
 # When a record happened, comparable across writers: its time, the depth of its writer's parents, its writer, its seq.
 Rank = list[Any]
@@ -38,6 +38,11 @@ class Clock:
 
     at: float = 0.0
     depth: int = 0
+
+    def next(self, writer: str, record: Record) -> Rank:
+        """Move on to the writer's next record, and return its rank."""
+        self.at = max(self.at, record.t)
+        return [self.at, self.depth, writer, record.seq]
 
 
 @dataclass(slots=True)
@@ -64,7 +69,11 @@ class Standing:
 
     def guides(self) -> tuple[Definitions, Rewinds]:
         """Return what is said of metrics and of earlier steps, as flightlog.journal.scan gathers it."""
-        return gathered((t, rank[2], rank[3], kind, data) for rank, t, kind, data in self.turns)
+        return gathered(self.said())
+
+    def said(self) -> list[Said]:
+        """Return the records among the turns that say how others are to be seen."""
+        return [(rank, kind, data) for rank, _, kind, data in self.turns if kind in GUIDES]
 
     def add(
         self,
@@ -85,8 +94,7 @@ class Standing:
         fresh: dict[str, tuple[dict[str, Any], dict[str, Rank]]] = {"config": ({}, {}), "summary": ({}, {})}
         counted: set[str] = set()
         for record in records:
-            clock.at = max(clock.at, record.t)
-            rank = [clock.at, clock.depth, writer, record.seq]
+            rank = clock.next(writer, record)
             self.updated_at = max(self.updated_at, record.t)
             if rewinds.hide(writer, record):
                 continue
@@ -106,8 +114,8 @@ class Standing:
 
     def _step(self, record: Record) -> None:
         if record.kind == "rewind":
-            step = record.data.get("step")
-            self.step = max(self.step, step + 1) if type(step) is int else self.step
+            step = rewound_to(record.data)
+            self.step = max(self.step, step + 1) if step is not None else self.step
         elif record.step is not None and record.kind in ("log", "media"):
             self.step = max(self.step, record.step + 1)
 
@@ -162,10 +170,20 @@ class Standing:
         return fold
 
 
-def gathered(said: Iterable[tuple[float, str, int, str, Mapping[str, Any]]]) -> tuple[Definitions, Rewinds]:
-    """Return definitions and rewinds from (time, writer, seq, kind, data) of the records that say them."""
+# A record that says how others are to be seen: its rank, kind and data.
+Said = tuple[Rank, str, Mapping[str, Any]]
+
+
+def said_by(writer: str, clock: Clock, records: Iterable[Record]) -> list[Said]:
+    """Return what the next records of a writer say of how others are to be seen; moves its clock past them all."""
+    ranked = ((clock.next(writer, record), record) for record in records)
+    return [(rank, record.kind, record.data) for rank, record in ranked if record.kind in GUIDES]
+
+
+def gathered(said: Iterable[Said]) -> tuple[Definitions, Rewinds]:
+    """Return the definitions and rewinds of a run from all the records that say them, whatever order they come in."""
     definitions, rewinds = Definitions(), Rewinds()
-    for _, _, _, kind, data in sorted(said, key=lambda each: each[:3]):
+    for _, kind, data in sorted(said, key=lambda each: each[0]):
         if kind == "rewind":
             rewinds.add(data)
         elif kind == "define" and (definition := from_data(data)):

@@ -7,6 +7,7 @@ import math
 import random
 import signal
 import statistics
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ def test_definitions_that_say_one_thing_after_the_other(journal: JournalOf) -> N
         {"name": 3},
         {"name": "m", "summary": "median"},
         {"name": "m", "summary": "best"},
+        {"name": "m", "summary": 5},
         {"name": "m", "goal": "up"},
         {"name": "m", "step_metric": ""},
         {"name": "m", "step_metric": 4},
@@ -173,6 +175,45 @@ def test_hostile_definitions() -> None:
     assert found == Definition("m", None, ("min",))
     many = Definitions(Definition(f"m{i}") for i in range(20_000))
     assert len(list(many)) == 10_000 and Definitions([Definition("[" * 1000 + "*" * 100)]).of("x" * 1000) is None
+
+
+def test_a_definition_that_changes_counts_anew() -> None:
+    """From min to last, from two kinds to one, over values set by hand: live and read agree."""
+    run = flightlog.init()
+    run.summary["best"] = 0.9
+    run.define_metric("a", summary="min")
+    run.define_metric("b", summary="min,max")
+    for value in (1, 5):
+        run.log({"a": value, "b": value})
+    run.define_metric("a", summary="last")
+    run.define_metric("b", summary="mean")
+    run.define_metric("*", summary="min")
+    assert run.summary == {"best": 0.9, "a": 5, "b": 3.0}
+    run.finish()
+    assert Api(".").runs()[0].summary == {"best": 0.9, "a": 5, "b": 3.0} == run.rundir.read_spec()["summary"]
+
+
+def test_threads_that_log_while_a_metric_is_defined(dice: random.Random) -> None:
+    """Each value counts once, whether it came before, during or after the definition; and nobody waits for it."""
+    run = flightlog.init()
+    values = [[dice.randrange(1000) for _ in range(1500)] for _ in range(3)]
+    for value in range(2000):
+        run.log({"m": value})
+
+    def work(mine: list[int]) -> None:
+        for value in mine:
+            run.log({"m": value})
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in values]
+    for thread in threads:
+        thread.start()
+    run.define_metric("m", summary="mean")
+    assert run.summary["m"] > 0
+    for thread in threads:
+        thread.join()
+    logged = [*range(2000), *(value for mine in values for value in mine)]
+    assert run.summary["m"] == pytest.approx(sum(logged) / len(logged))
+    run.finish()
 
 
 # -- alerts ------------------------------------------------------------------------------------------------------------
@@ -232,5 +273,7 @@ def test_a_disabled_run_takes_everything() -> None:
     flightlog.mark_preempting()
     run.rewind(3)
     run.spool()
+    run.log({"m": 3})
+    assert run.summary["m"] == 3 and run.step == 1 and run.size == 0
     flightlog.finish()
     assert list(Path().iterdir()) == []

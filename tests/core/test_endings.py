@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,3 +150,15 @@ def test_the_state_follows_how_the_script_ended(
     script(f"import sys, flightlog\nrun = flightlog.init('ends', dir='flightlog')\n{ending}\n", expect=status)
     assert state(tmp_path, journal) == expected
     assert journal(tmp_path / "flightlog").fold.exit_code == code
+
+
+def test_exit_and_quit_are_ends_like_sys_exit(script: Callable[..., Any], tmp_path: Path) -> None:
+    """The builtins that site.py brings: their status is the run's; sys.exit of another thread is none."""
+    script("import flightlog\nflightlog.init()\nexit(4)\n", expect=4, FLIGHTLOG_DIR="one")
+    script(
+        "import flightlog, sys, threading\nflightlog.init()\n"
+        "thread = threading.Thread(target=sys.exit, args=(5,)); thread.start(); thread.join()\n",
+        FLIGHTLOG_DIR="two",
+    )
+    states = [json.loads((tmp_path / name / "latest.spec").read_bytes())["state"] for name in ("one", "two")]
+    assert states == ["failed", "finished"]

@@ -40,8 +40,8 @@ def test_the_arguments_of_init() -> None:
     assert [*parameters][:11] == [
         "project", "name", "id", "config", "tags", "notes", "group", "job_type", "dir", "mode", "resume",
     ]  # fmt: skip
-    assert [*inspect.signature(flightlog.log).parameters] == ["data", "step", "commit"]
-    assert [*inspect.signature(flightlog.finish).parameters] == ["exit_code"]
+    assert [*inspect.signature(flightlog.log).parameters] == ["data", "step", "commit", "sync"]
+    assert [*inspect.signature(flightlog.finish).parameters] == ["exit_code", "quiet"]
 
 
 def test_every_public_thing_says_what_it_does() -> None:

@@ -190,6 +190,50 @@ def test_nodes_that_cannot_agree_are_told(script: Script) -> None:
     assert "set FLIGHTLOG_RUN_ID" in done.stderr
 
 
+def test_ids_are_not_matched_by_their_beginning(tmp_path: Path) -> None:
+    """A later rank that waits for the first one's directory does not take that of a run whose id begins like it."""
+    ended([start({**of_slurm(rank, 2), "FLIGHTLOG_RUN_ID": "exp-10"}, tmp_path) for rank in range(2)])
+    ended([start({**of_slurm(rank, 2), "FLIGHTLOG_RUN_ID": "exp-1"}, tmp_path) for rank in (1, 0)])
+    runs = {run.id: run for run in Api(tmp_path).runs()}
+    assert {run_id: len(run.history()) for run_id, run in runs.items()} == {"exp-10": 5, "exp-1": 5}
+    assert runs["exp-1"].summary.keys() == {"loss/0", "loss/1", "shared"}
+
+
+@pytest.mark.parametrize("named", ["big", "none"])
+def test_a_launch_again_with_the_same_facts_continues(tmp_path: Path, named: str) -> None:
+    """A pod that is started again looks to its ranks like the first time: they go on all the same."""
+    facts = {"MASTER_ADDR": "node1", "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": named, "FLIGHTLOG_RUN_ID": "big"}
+    dying = RANK + "\nimport signal; os.kill(os.getpid(), signal.SIGKILL)\n"
+    for _ in range(2):
+        for process in [start({**of_torchrun(rank, 2), **facts}, tmp_path, dying) for rank in range(2)]:
+            process.communicate(timeout=60)
+    said = ended([start({**of_torchrun(rank, 2), **facts}, tmp_path) for rank in range(2)])
+    assert [words[1:] for words in said] == [["0", "True"], ["1", "True"]]
+    (run,) = Api(tmp_path).runs()
+    assert [row["_step"] for row in run.history()] == list(range(15)) and run.state == "finished"
+
+
+def test_a_later_rank_leaves_the_spec_to_the_first(tmp_path: Path) -> None:
+    """A rank that was there first makes the directory; what its latest.spec says is the first rank's to say."""
+    first = start(of_slurm(1, 2), tmp_path, RANK + "\ntime.sleep(4)\n")
+    assert first.stdout is not None
+    run_id = first.stdout.readline().split()[0]
+    killed = start(
+        of_slurm(0, 2), tmp_path, RANK + "\nimport signal; os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(4)\n"
+    )
+    killed.communicate(timeout=60)
+    ended([first])
+    spec = json.loads((tmp_path / "flightlog" / "latest.spec").read_bytes())
+    assert spec["id"] == run_id and (spec["rank"], spec["state"]) == (0, "running")
+    assert Api(tmp_path).runs()[0].state == "crashed"
+
+
+def test_processes_of_a_launcher_may_be_runs_of_their_own(tmp_path: Path) -> None:
+    """FLIGHTLOG_RANKS=false: independent trainings under one srun."""
+    said = ended([start({**of_slurm(rank, 3), "FLIGHTLOG_RANKS": "false"}, tmp_path) for rank in range(3)])
+    assert len({words[0] for words in said}) == 3
+
+
 # -- spawned children --------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +270,56 @@ def test_a_run_unpickled_where_it_was_pickled_is_the_same() -> None:
     """Copying a run, as frameworks copy their callbacks, makes no second writer."""
     run = flightlog.init()
     assert pickle.loads(pickle.dumps(run)) is run
+
+
+SEVERAL = """
+import flightlog, multiprocessing, sys
+def work(n): flightlog.log({"child": n})
+def deeper(method, n):
+    child = multiprocessing.get_context(method).Process(target=work, args=(n,)); child.start(); child.join()
+    sys.exit(child.exitcode)
+if __name__ == "__main__":
+    method = sys.argv[1]
+    context = multiprocessing.get_context(method)
+    def run_child(target, *words):
+        child = context.Process(target=target, args=words); child.start(); child.join()
+        assert child.exitcode == 0, child.exitcode
+    run_child(print, "a server started before any run")
+    for name in ("first", "second"):
+        flightlog.init(id=name)
+        run_child(work, name)
+        run_child(deeper, method, name + "/deeper")
+        flightlog.finish()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_children_log_to_the_run_of_their_time(script: Script, tmp_path: Path, method: str) -> None:
+    """With several runs one after the other, and for grandchildren whose parent never logs."""
+    script(SEVERAL, method)
+    runs = {run.id: run for run in Api(tmp_path).runs()}
+    for name in ("first", "second"):
+        values = [r.data["child"] for _, r in runs[name]._records(["log"])]
+        assert values == [name, f"{name}/deeper"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_children_that_end_lose_nothing_that_was_buffered(script: Script, tmp_path: Path, method: str) -> None:
+    """The children of multiprocessing know no atexit; what they hold back is written when they end."""
+    script(
+        "import flightlog, multiprocessing, sys, warnings\nwarnings.simplefilter('ignore')\n"
+        "def work(run, n):\n    for i in range(100): run.log({f'c{n}': i})\n"
+        "if __name__ == '__main__':\n"
+        "    run = flightlog.init(durability='buffered')\n"
+        "    made = [multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(run, n)) for n in range(3)]\n"
+        "    for child in made: child.start()\n"
+        "    for child in made: child.join()\n",
+        method,
+    )
+    (run,) = Api(tmp_path).runs()
+    logged = [r.data for _, r in run._records(["log"])]
+    assert sorted(data["c1"] for data in logged if "c1" in data) == list(range(100)) and len(logged) == 300
+    assert run.state == "finished"
 
 
 ORPHAN = """

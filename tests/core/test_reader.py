@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import random
 from pathlib import Path
@@ -166,17 +165,16 @@ def test_a_block_that_cannot_be_read_costs_the_rest_of_its_segment(
 ) -> None:
     """EIO from a dying disk is damage of that segment, not the end of reading."""
 
-    class Dying(io.BytesIO):
-        def readline(self, size: int | None = -1, /) -> bytes:
-            if self.tell() >= len(lines(1, 2)):
-                raise OSError(errno.EIO, "Input/output error")
-            return super().readline(size)
-
     folder = write(tmp_path / "w", lines(1, 4), lines(5, 6))
-    whole = reader.open_regular
-    monkeypatch.setattr(
-        reader, "open_regular", lambda p: Dying(p.read_bytes()) if p.name == "000001.jsonl" else whole(p)
-    )
+    whole = os.pread
+
+    def dying(fd: int, size: int, offset: int) -> bytes:
+        good = len(lines(1, 2)) - offset if os.readlink(f"/proc/self/fd/{fd}").endswith("000001.jsonl") else size
+        if good <= 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(fd, min(size, good), offset)
+
+    monkeypatch.setattr(os, "pread", dying)
     seqs, report = read(folder)
     assert seqs == [1, 2, 5, 6] and report.missing == [(3, 4)] and "Input/output error" in str(report.damage[0])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -19,10 +20,13 @@ from flightlog.errors import ResumeError, SettingsError
 from flightlog.journal import record
 from flightlog.journal.rewind import Rewinds
 from flightlog.journal.scan import RunJournal
+from flightlog.resume import delivered_place
 
 from .conftest import Script
 
 JournalOf = Callable[[Path], Any]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
 JOB = """
 import flightlog, os, sys, time
@@ -146,7 +150,7 @@ def test_where_nothing_is_known_a_rewind_still_counts(journal: JournalOf) -> Non
     assert [r.data["step"] for r in journal(run.dir).of("rewind")] == [41]
 
 
-@pytest.mark.parametrize("value", ["x", "?_step=", "job?_step=x", 1.5])
+@pytest.mark.parametrize("value", ["x", "?_step=", "job?_step=x", 1.5, -2, 2**70])
 def test_steps_that_are_none(value: Any) -> None:
     """What `resume_from` cannot be, said in one line."""
     with pytest.raises((SettingsError, UsageError)):
@@ -180,15 +184,67 @@ def test_of_many_rewinds_few_are_kept(dice: random.Random) -> None:
         assert found == any(seq <= s and step > n for s, n in given)
 
 
+def test_auto_takes_the_id_that_is_given(script: Script, tmp_path: Path) -> None:
+    """resume="auto" looks for a run only where none is named."""
+    script("import flightlog, os; flightlog.init(id='a').log({'x': 1}); os.kill(os.getpid(), 9)", expect=-9)
+    script("import flightlog; run = flightlog.init(id='b', resume='auto'); assert not run.resumed; run.log({'x': 2})")
+    script("import flightlog; run = flightlog.init(resume='auto'); print(run.id)", FLIGHTLOG_PROJECT="other")
+    assert {run.id: len(run.history()) for run in Api(tmp_path).runs() if run.history()} == {"a": 1, "b": 1}
+
+
+def test_the_same_id_in_another_project_is_another_run() -> None:
+    """A run is its project and its id; without a project the id alone finds it."""
+    first = flightlog.init("A", id="baseline")
+    first.log({"x": 1})
+    first.finish()
+    second = flightlog.init("B", id="baseline")
+    assert not second.resumed and second.project == "B"
+    second.finish()
+    with pytest.raises(ResumeError, match="of project C"):
+        flightlog.init("C", id="baseline", resume="must")
+    clean(first)
+    clean(second)
+    assert flightlog.init("B", id="baseline").step == 0
+    assert flightlog.init("A", id="baseline").step == 1
+    flightlog.finish()
+
+
+def test_a_spooled_run_is_known_on_the_next_node(script: Script, tmp_path: Path) -> None:
+    """FLIGHTLOG_SPOOL_TO is where a requeued job finds what it did on another node's disk."""
+    train = "import flightlog; run = flightlog.init(id='job')\nprint(run.resumed, run.step)\nrun.log({'x': 1})\n"
+    for node in ("node1", "node2"):
+        done = script(train, FLIGHTLOG_DIR=node, FLIGHTLOG_SPOOL_TO="shared")
+    assert done.stdout.split() == ["True", "1"]
+    (run,) = Api(tmp_path / "shared").runs()
+    assert [row["_step"] for row in run.history()] == [0, 1]
+
+
+def test_a_rewind_counts_for_children_too(journal: JournalOf) -> None:
+    """What a forked child of this process has logged beyond the step is hidden as well."""
+    run = flightlog.init()
+    for step in range(5):
+        run.log({"x": step})
+    pid = os.fork()
+    if pid == 0:
+        run.log({"child": 1}, step=4)
+        run.finish()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    run.rewind(2)
+    assert run.summary == {"x": 2}
+    run.finish()
+    (view,) = Api(".").runs()
+    assert [row["_step"] for row in view.history()] == [0, 1, 2]
+
+
 # -- after cleaning ----------------------------------------------------------------------------------------------------
 
 
 def clean(run: flightlog.Run) -> None:
     """Leave of a run what `sync --clean` does; that the command does so is shown with the server."""
-    delivered = run.dir.parent / ".delivered"
-    delivered.mkdir(exist_ok=True)
+    (run.dir.parent / ".delivered").mkdir(exist_ok=True)
     spec = json.loads(run.rundir.spec_path.read_bytes())
-    (delivered / f"{run.id}.spec").write_bytes(orjson.dumps(spec))
+    delivered_place(run.dir.parent, run.id, run.project).write_bytes(orjson.dumps(spec))
     shutil.rmtree(run.dir)
 
 
@@ -258,6 +314,6 @@ def test_guides_across_the_bounds_of_blocks(tmp_path: Path, monkeypatch: pytest.
     lines.append(record.encode(9, 1.0, "rewind", record.body(b'{"step":2,"writers":{"w":8}}')))
     (folder / "000001.jsonl").write_bytes(b"".join(lines))
     for block in range(1, 80):
-        monkeypatch.setattr(scan, "_BLOCK", block)
+        monkeypatch.setattr(scan, "_SCAN_BLOCK", block)
         found = RunJournal([tmp_path / "journal"])
         assert [r.step for _, r in found.records(frozenset({"log"}))] == [1, 2]

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +246,7 @@ def test_config_takes_what_holds_names_and_values(config: Any, journal: JournalO
     run.config.lr = 0.1
     run.finish()
     assert journal(run.dir).fold.config == {"lr": 0.1, "layers": [1, 2], "new": 1, "more": 2, "newer": 3}
-    assert run.rundir.read_spec()["config"] == run.config.as_dict()
+    assert run.rundir.read_spec()["config"].items() <= run.config.as_dict().items()
 
 
 def test_config_of_one_run_may_be_given_to_the_next() -> None:
@@ -536,3 +536,93 @@ def test_disabled_writes_nothing_and_takes_everything(tmp_path: Path, capfd: pyt
     assert run.state == "failed"
     current.finish()
     assert list(tmp_path.iterdir()) == [] and capfd.readouterr() == ("", "")
+
+
+# -- what may never be raised ------------------------------------------------------------------------------------------
+
+
+class Evil:
+    """A value whose every answer is an exception."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+    def __radd__(self, other: object) -> Any:
+        raise ValueError("no sum")
+
+
+class EvilInt(int):
+    def __radd__(self, other: object) -> Any:
+        raise ValueError("no sum")
+
+
+class EvilMapping(Mapping[str, Any]):
+    def __iter__(self) -> Any:
+        raise ValueError("no names")
+
+    def __getitem__(self, key: str) -> Any:
+        raise ValueError("no values")
+
+    def __len__(self) -> int:
+        return 1
+
+
+class EvilDict(dict[str, Any]):
+    def values(self) -> Any:
+        raise ValueError("no values")
+
+
+def test_whatever_raises_costs_only_itself(journal: JournalOf) -> None:
+    """Numbers, mappings and names with code of their own that raises: the other values of the call are kept."""
+    run = flightlog.init()
+    run.log({"n": EvilInt(3), "good": 1})
+    run.log({"nested": EvilMapping(), "good": 2})
+    run.log(EvilDict(good=3))
+    run.alert(Evil(), Evil(), wait_duration=None)  # type: ignore[arg-type]
+    run.tags = None  # type: ignore[assignment]
+    run.notes = os.fsdecode(b"exp\xff.yaml")
+    run.name = run.group = "\udcff"
+    with pytest.raises(UsageError, match="a step is an integer"):
+        run.log({"x": 1}, step=Evil())  # type: ignore[arg-type]
+    run.finish()
+    assert journal(run.dir).logged("good") == [1, 2, 3]
+    assert run.rundir.read_spec()["state"] == "finished" and len(journal(run.dir).of("alert")) == 1
+
+
+def test_config_keeps_what_cannot_be_recorded(capfd: pytest.CaptureFixture[str]) -> None:
+    """A dtype, a range, an object: the journal has what it can say, the script all that it gave."""
+    given = {"dtype": np.dtype("f4"), "span": range(3), 5: "five", "lr": 0.1}
+    run = flightlog.init(config=given)
+    assert run.config["dtype"] == np.dtype("f4") and run.config["span"] == range(3) and run.config[5] == "five"  # type: ignore[index]
+    run.finish()
+    assert run.rundir.read_spec()["config"].keys() >= {"5", "lr"}
+
+
+def test_when_there_are_no_descriptors_left(script: Callable[..., Any], tmp_path: Path, journal: JournalOf) -> None:
+    """A training that has used up its descriptors goes on being recorded through the one that is open, and ends."""
+    script(
+        "import flightlog, resource, os\n"
+        "run = flightlog.init(); run.log({'x': 0.5})\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "held = []\n"
+        "try:\n"
+        "    while True: held.append(os.open('/dev/null', os.O_RDONLY))\n"
+        "except OSError: pass\n"
+        "for i in range(100): run.log({'phase': 'train', 'i': i})\n"
+        "run.finish()\n"
+    )
+    assert journal(tmp_path / "flightlog").logged("i") == list(range(100))
+    assert journal(tmp_path / "flightlog").fold.state == "finished"
+
+
+def test_a_limit_of_the_size_of_files(script: Callable[..., Any], tmp_path: Path, journal: JournalOf) -> None:
+    """RLIMIT_FSIZE bounds each file, and a run has as many as it needs."""
+    script(
+        "import flightlog, resource\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "run = flightlog.init()\n"
+        "for i in range(8000): run.log({'i': i})\n"
+    )
+    assert journal(tmp_path / "flightlog").logged("i") == list(range(8000))

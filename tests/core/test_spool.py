@@ -91,3 +91,18 @@ def test_links_and_pipes_are_not_copied(tmp_path: Path) -> None:
     copy = spool(RunDir(run.dir), tmp_path / "shared")
     assert copy is not None and all(stat.S_ISREG(p.lstat().st_mode) or p.is_dir() for p in copy.path.rglob("*"))
     assert not any(b"secret" in content for content in contents(copy.path).values())
+
+
+@pytest.mark.parametrize("twice", ["while it ends by SIGTERM", "in finish()"])
+def test_a_further_sigterm_waits_for_the_copy(script: Script, tmp_path: Path, twice: str) -> None:
+    """A batch system that signals twice, or while the run is just being ended, does not cut the copy short."""
+    ending = "run.finish()\n" if "finish" in twice else "os.kill(os.getpid(), signal.SIGTERM)\n"
+    script(
+        "import os, signal, threading, time\nimport flightlog.spool as spool\n"
+        "bring = spool._bring\n"
+        "def slowly(*words):\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.05); return bring(*words)\n"
+        "spool._bring = slowly\n" + TRAIN + ending,
+        FLIGHTLOG_SPOOL_TO="shared", FLIGHTLOG_DIR="node", expect=-signal.SIGTERM,
+    )  # fmt: skip
+    (here,), (there,) = (list((tmp_path / name).glob("run-*")) for name in ("node", "shared"))
+    assert contents(here) == contents(there)

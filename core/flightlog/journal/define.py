@@ -191,6 +191,10 @@ class Summaries:
         definitions: the run's.
         values: the summary so far; a mapping that others may set values in as well.
         tallies: so far, of the metrics whose summary is not just the last value.
+
+    Attributes:
+        lock: held over a record and `take` together by those who log, as soon as anything is defined.
+        settling: held by who makes the summary anew.
     """
 
     def __init__(
@@ -199,18 +203,22 @@ class Summaries:
         self.definitions = definitions
         self.values = values
         self.tallies = tallies or {}
-        self._lock = threading.RLock()
+        self._late: list[dict[str, Any]] | None = None
+        self.after_fork()
         tell_of_forks(self)
 
     def after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        self.settling = threading.RLock()
 
     def take(self, data: Mapping[str, Any]) -> None:
         """Take what was logged at a step."""
         if self.definitions.empty:
             self.values.update(data)
             return
-        with self._lock:
+        with self.lock:
+            if self._late is not None:
+                self._late.append(dict(data))
             for metric, value in data.items():
                 definition = self.definitions.of(metric)
                 if definition is None or not definition.aggregates:
@@ -220,23 +228,17 @@ class Summaries:
                     tally.take(value)
                     self.values.update(tally.summary(metric, definition))
 
+    def watch(self) -> None:
+        """From now on, remember what is taken, for `become`."""
+        with self.lock:
+            self._late = []
+
     def become(self, other: Summaries) -> None:
-        """Take over what another has made of the same run's records."""
-        with self._lock:
+        """Take over what another has made of the run's records up to `watch`, and what was taken since."""
+        with self.lock:
+            late, self._late = self._late or [], None
             self.values.clear()
             self.values.update(other.values)
             self.tallies = other.tallies
-
-    def retake(self, metrics: Iterable[str], logged: Iterable[Mapping[str, Any]]) -> None:
-        """Count these metrics anew from all that was logged: their definition has changed."""
-        with self._lock:
-            wanted = {metric: Tally() for metric in metrics}
-            for data in logged:
-                for metric in wanted.keys() & data.keys():
-                    wanted[metric].take(data[metric])
-            for metric, tally in wanted.items():
-                self.tallies[metric] = tally
-                self.values.pop(metric, None)
-                definition = self.definitions.of(metric)
-                if definition is not None and tally.last is not None:
-                    self.values.update(tally.summary(metric, definition))
+            for data in late:
+                self.take(data)

@@ -11,9 +11,15 @@ from typing import Any
 from .define import Definitions, Summaries
 from .order import parents_of
 from .record import Record
+from .rewind import rewound_to
 
 STATES = ("running", "finished", "failed", "preempted", "crashed")
-_IDENTITY = ("name", "group", "job_type", "notes", "host", "pid", "command", "process_started_at", "workspace")
+_IDENTITY: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "group", "job_type", "notes", "host", "workspace"), (str,)),
+    "pid": (int,),
+    "command": (list,),
+    "process_started_at": (int, float),
+}
 
 
 class _Launch:
@@ -101,8 +107,8 @@ class Fold:
             self.project = data["project"]
         if self.started_at is None:
             self.started_at = record.t
-        for name in _IDENTITY:
-            if data.get(name) is not None and (own or name not in self.identity):
+        for name, types in _IDENTITY.items():
+            if type(data.get(name)) in types and (own or name not in self.identity):
                 self.identity[name] = data[name]
         if isinstance(data.get("tags"), list):
             self.tags = list(dict.fromkeys([*self.tags, *(t for t in data["tags"] if isinstance(t, str))]))
@@ -150,8 +156,8 @@ class Fold:
             self.step = record.step + 1
 
     def _rewind(self, writer: str, record: Record) -> None:
-        step = record.data.get("step")
-        if type(step) is int and step >= self.step:
+        step = rewound_to(record.data)
+        if step is not None and step >= self.step:
             self.step = step + 1
 
     def _preempting(self, writer: str, record: Record) -> None:
@@ -166,7 +172,7 @@ class Fold:
         if data.get("closes_run", True):
             self._closed_as = state
             code = data.get("exit_code")
-            self.exit_code = code if isinstance(code, int) else None
+            self.exit_code = code if type(code) is int else None
             self.error = (error if isinstance(error, dict) else None) or self._launch.error
             self.finished_at = record.t
             self.closing = (writer, record.seq)

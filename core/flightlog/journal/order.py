@@ -8,6 +8,7 @@ older than the parents' records that it had seen.
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -24,6 +25,53 @@ def parents_of(data: Mapping[str, object]) -> dict[str, int]:
     return {str(name): seq for name, seq in found.items() if type(seq) is int and seq > 0}
 
 
+class _Waiting:
+    """The writers that have not begun, each until its parents have come to where it had seen them.
+
+    What is needed of a parent is a heap, so that a record costs no more for however many wait for later ones.
+    """
+
+    def __init__(self, names: Iterable[str], parents: Mapping[str, Mapping[str, int]]) -> None:
+        names = set(names)
+        self._open: dict[str, int] = {}
+        self._needed: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        for name in names:
+            needs = [(seq, p, name) for p, seq in parents.get(name, {}).items() if p in names and p != name]
+            self._open[name] = len(needs)
+            for seq, parent, child in needs:
+                self._needed[parent].append((seq, child))
+        for heap in self._needed.values():
+            heapq.heapify(heap)
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def free(self) -> list[str]:
+        """Return those that wait for nothing from the outset."""
+        return self._leave([name for name, count in self._open.items() if not count])
+
+    def passed(self, parent: str, seq: int | None) -> list[str]:
+        """A writer has come to `seq` (None: to its end). Return those that wait for nothing now."""
+        heap = self._needed.get(parent)
+        ready = []
+        while heap and (seq is None or heap[0][0] <= seq):
+            _, child = heapq.heappop(heap)
+            if child in self._open:
+                self._open[child] -= 1
+                if not self._open[child]:
+                    ready.append(child)
+        return self._leave(ready)
+
+    def all(self) -> list[str]:
+        """Let all go, whatever they wait for."""
+        return self._leave(list(self._open))
+
+    def _leave(self, names: list[str]) -> list[str]:
+        for name in names:
+            del self._open[name]
+        return names
+
+
 def merge(
     writers: Mapping[str, Iterable[Line]], parents: Mapping[str, Mapping[str, int]]
 ) -> Iterator[tuple[str, Line]]:
@@ -34,11 +82,8 @@ def merge(
         parents: by name, the parents of those that have any. Parents that are not among `writers` do not count.
     """
     streams = {name: iter(lines) for name, lines in writers.items()}
-    waiting = {
-        name: {p: seq for p, seq in parents.get(name, {}).items() if p in streams and p != name} for name in streams
-    }
+    waiting = _Waiting(streams, parents)
     heap: list[tuple[float, int, str, Line]] = []
-    started: set[str] = set()
 
     def advance(name: str, floor: float, depth: int) -> bool:
         line = next(streams[name], None)
@@ -46,38 +91,23 @@ def merge(
             heapq.heappush(heap, (max(line.t, floor), depth, name, line))
         return line is not None
 
-    def start(floor: float, depth: int) -> None:
-        """Start all that wait for nothing; one that turns out to be empty may free others at once."""
-        while ready := sorted(name for name in streams.keys() - started if not waiting[name]):
-            started.update(ready)
-            for name in ready:
-                if not advance(name, floor, depth):
-                    release(name, None)
+    def start(ready: list[str], floor: float, depth: int) -> None:
+        """Start writers; one that turns out to be empty may free others at once."""
+        while ready:
+            empty = [name for name in sorted(ready) if not advance(name, floor, depth)]
+            ready = [child for name in empty for child in waiting.passed(name, None)]
             depth += 1
 
-    def release(name: str, seq: int | None) -> bool:
-        """A writer has come to `seq` (None: to its end): nobody waits for that any more. Returns True if one did."""
-        freed = False
-        for needs in waiting.values():
-            if name in needs and (seq is None or seq >= needs[name]):
-                del needs[name]
-                freed = True
-        return freed
-
-    def passed(name: str, seq: int | None, at: float, depth: int) -> None:
-        if release(name, seq):
-            start(at, depth + 1)
-
-    start(0.0, 0)
-    while heap or started != streams.keys():
+    start(waiting.free(), 0.0, 0)
+    while heap or waiting:
         if not heap:  # parents in a circle: damaged or hostile, but no reason to read nothing
-            for needs in waiting.values():
-                needs.clear()
-            start(0.0, 0)
+            start(waiting.all(), 0.0, 0)
             continue
         at, depth, name, line = heapq.heappop(heap)
         yield name, line
-        if len(started) < len(streams):
-            passed(name, line.seq, at, depth)
-        if not advance(name, at, depth):
-            passed(name, None, at, depth)
+        if waiting:
+            start(waiting.passed(name, line.seq), at, depth + 1)
+        elif not heap:  # the last one, or the only one
+            yield from ((name, line) for line in streams[name])
+        if not advance(name, at, depth) and waiting:
+            start(waiting.passed(name, None), at, depth + 1)

@@ -2,11 +2,13 @@
 
 A bad line at the end of a writer's newest segment is a torn tail: the process died while writing, nothing that was
 acknowledged is missing. Anywhere else it is damage: the reader goes on with the next good line and reports which seqs
-are missing. Nothing in here raises for the bytes it meets; only files that cannot be opened at all raise OSError.
+are missing. Nothing in here raises for the bytes it meets. A run may have thousands of writers, all of which are read
+at once in order to be merged: files are read a block at a time, and none is held open in between.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -19,18 +21,22 @@ from .record import HEAD, MAX_LINE, Line, check
 from .writer import MEMORY_LIMIT
 
 _SEGMENT = re.compile(r"[0-9]{6,}\.jsonl")
+BLOCK = 1 << 20
+_SMALL_BLOCK = 8 << 10
+_NEWLINE = 0x0A
+_BLOCKS_TOGETHER = 64 << 20
 _O_BENEATH = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class Damage(NamedTuple):
-    """A stretch of a segment that no record could be read from."""
+    """A stretch of a segment that no record could be read from; line 0 stands for a whole folder."""
 
     path: Path
     line: int
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}, line {self.line}: {self.reason}"
+        return f"{self.path}, line {self.line}: {self.reason}" if self.line else f"{self.path}: {self.reason}"
 
 
 @dataclass(slots=True)
@@ -71,8 +77,17 @@ def regular_file(fd: int, name: object) -> BinaryIO:
         raise
 
 
+def block_for(writers: int) -> int:
+    """Return how many bytes to read at a time, so that so many writers read at once do not fill the memory."""
+    return min(BLOCK, max(_SMALL_BLOCK, _BLOCKS_TOGETHER // max(writers, 1)))
+
+
 def writer_folders(journal: Path) -> list[Path]:
-    """Return the folders of a journal's writers, sorted by name; links are not followed."""
+    """Return the folders of a journal's writers, sorted by name; links are not followed.
+
+    Raises:
+        OSError: the journal is there and cannot be looked into.
+    """
     try:
         with os.scandir(journal) as entries:
             return sorted(
@@ -83,7 +98,7 @@ def writer_folders(journal: Path) -> list[Path]:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Return a writer's segments in order."""
+    """Return a writer's segments in order. Raises OSError where its folder is there and cannot be looked into."""
     try:
         with os.scandir(folder) as entries:
             found = [Path(e.path) for e in entries if _SEGMENT.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
@@ -92,21 +107,29 @@ def segments(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.stem))
 
 
-def read_writer(folder: Path, report: WriterReport, sizes: dict[str, int] | None = None) -> Iterator[Line]:
+def read_writer(
+    folder: Path, report: WriterReport, sizes: dict[str, int] | None = None, *, block: int = BLOCK
+) -> Iterator[Line]:
     """Yield a writer's good lines in order of seq, each seq once; fill in `report` on the way.
 
     Args:
         folder: the writer's folder.
         report: filled while reading.
         sizes: by segment name, read no further than this many bytes (a snapshot of a journal that is growing).
+        block: bytes to read at a time; see `block_for`.
     """
-    paths = segments(folder)
+    try:
+        paths = segments(folder)
+    except OSError as error:
+        report.damage.append(_unreadable(folder, 0, error))
+        return
     expected = 1
     held: dict[int, Line] = {}
     held_bytes = 0
     for number, path in enumerate(paths):
         limit = None if sizes is None else sizes.get(path.name, 0)
-        for line in _read_segment(path, report, newest=number == len(paths) - 1, limit=limit):
+        lines = _lines(path, limit, block)
+        for line in _read_segment(path, lines, report, newest=number == len(paths) - 1):
             # A segment begun after a failed fdatasync repeats lines; what the failed one lost comes back in order.
             if line.seq < expected:
                 continue
@@ -142,44 +165,87 @@ def _count(line: Line, report: WriterReport) -> Line:
     return line
 
 
-def _read_segment(path: Path, report: WriterReport, *, newest: bool, limit: int | None) -> Iterator[Line]:
+def _read_segment(path: Path, lines: Iterator[bytes], report: WriterReport, *, newest: bool) -> Iterator[Line]:
     bad: list[Damage] = []
-    last_bad = 0
+    number = last_bad = 0
     try:
-        file = open_regular(path)
-    except OSError as error:
-        report.damage.append(Damage(path, 0, f"cannot be opened: {error.strerror or error}"))
-        return
-    with file:
-        offset = number = 0
-        while True:
-            room = MAX_LINE + 1 if limit is None else min(MAX_LINE + 1, limit - offset)
-            try:
-                raw = file.readline(room) if room > 0 else b""
-            except OSError as error:  # a bad block; what lies behind it may have been written again elsewhere
-                report.damage.append(Damage(path, number + 1, f"cannot be read: {error.strerror or error}"))
-                break
-            if not raw:
-                break
-            offset += len(raw)
-            number += 1
+        for number, raw in enumerate(lines, 1):
             line = check(raw)
-            if line is None:
-                if raw[-1:] != b"\n" and len(raw) > MAX_LINE:
-                    offset += _skip_line(file)
-                if not bad or last_bad != number - 1:  # one entry for a stretch of bad lines
-                    bad.append(Damage(path, number, _why(raw)))
-                last_bad = number
-                if whole := _within(raw):
+            if line is not None:
+                if bad:
                     report.damage.extend(bad)
                     bad.clear()
-                    yield from whole
+                yield line
                 continue
-            report.damage.extend(bad)
-            bad.clear()
-            yield line
+            if not bad or last_bad != number - 1:  # one entry for a stretch of bad lines
+                bad.append(Damage(path, number, _why(raw)))
+            last_bad = number
+            if whole := _within(raw):
+                report.damage.extend(bad)
+                bad.clear()
+                yield from whole
+    except OSError as error:  # a bad block, say; what lies behind it may have been written again elsewhere
+        bad.append(_unreadable(path, number + 1, error))
+        newest = False
     # Bad lines with no good one after them: the tail that a dying process left, if this is where it was writing.
     (report.torn if newest else report.damage).extend(bad)
+
+
+def _unreadable(path: Path, line: int, error: OSError) -> Damage:
+    return Damage(path, line, f"cannot be read: {error.strerror or error}")
+
+
+def _lines(path: Path, limit: int | None, block: int) -> Iterator[bytes]:
+    """Yield a file's lines with their newlines; of one that is longer than a line may be no more than that.
+
+    Args:
+        path: the file. limit: read no further than this; None for all. block: bytes to read at a time.
+
+    Raises:
+        OSError: it cannot be opened, or not be read any further.
+    """
+    offset, rest, too_long = 0, b"", False
+    while True:
+        wanted = max(block, len(rest))  # as much again of a line that goes on: what is copied stays linear
+        wanted = wanted if limit is None else min(wanted, limit - offset)
+        data, ended = _read_at(path, offset, wanted)
+        offset += len(data)
+        if too_long:
+            newline = data.find(b"\n")
+            too_long, data = newline < 0, data[newline + 1 :] if newline >= 0 else b""
+        for line in io.BytesIO(rest + data):
+            if line[-1] != _NEWLINE:
+                rest = line
+                break
+            yield line
+        else:
+            rest = b""
+        if ended:
+            break
+        if len(rest) > MAX_LINE:
+            yield rest[: MAX_LINE + 1]
+            rest, too_long = b"", True
+    if rest:
+        yield rest[: MAX_LINE + 1]
+
+
+def _read_at(path: Path, offset: int, wanted: int) -> tuple[bytes, bool]:
+    """Return bytes of a file, and whether it ends with them. What lies before a bad block is read as well."""
+    parts: list[bytes] = []
+    with open_regular(path) as file:
+        while wanted > 0:
+            try:
+                part = os.pread(file.fileno(), wanted, offset)
+            except OSError:
+                if parts:
+                    return b"".join(parts), False  # the next read will raise it again, if it still stands
+                raise
+            if not part:
+                return b"".join(parts), True
+            parts.append(part)
+            offset += len(part)
+            wanted -= len(part)
+    return b"".join(parts), not parts
 
 
 def _within(raw: bytes) -> list[Line]:
@@ -189,15 +255,6 @@ def _within(raw: bytes) -> list[Line]:
         return []
     pieces = [raw[a:b] for a, b in zip(starts, [*starts[1:], len(raw)], strict=True)]
     return [line for piece in pieces if (line := check(piece[:-1] + b"\n"))]
-
-
-def _skip_line(file: BinaryIO) -> int:
-    skipped = 0
-    while True:
-        part = file.readline(MAX_LINE)
-        skipped += len(part)
-        if not part or part[-1:] == b"\n":
-            return skipped
 
 
 def _why(raw: bytes) -> str:

@@ -11,6 +11,20 @@ from typing import Any
 
 from .record import Record
 
+# One less than an integer of 64 bits: the run's own step is one more.
+_STEP_END = (1 << 63) - 1
+
+
+def is_step(value: object) -> bool:
+    """Tell whether a value that a record gives as a step is one that views can hold."""
+    return type(value) is int and -(1 << 63) <= value < _STEP_END
+
+
+def rewound_to(data: Mapping[str, Any]) -> int | None:
+    """Return the last step that counts after a `rewind` record with this data; None where it is malformed."""
+    step = data.get("step")
+    return step if is_step(step) else None
+
 
 class Rewinds:
     """What the rewinds of a run hide."""
@@ -23,8 +37,8 @@ class Rewinds:
 
     def add(self, data: Mapping[str, Any]) -> None:
         """Take the data of a `rewind` record; what is malformed hides nothing."""
-        step, writers = data.get("step"), data.get("writers")
-        if type(step) is not int or not isinstance(writers, dict):
+        step, writers = rewound_to(data), data.get("writers")
+        if step is None or not isinstance(writers, dict):
             return
         for name, seq in writers.items():
             if type(seq) is int and seq > 0:

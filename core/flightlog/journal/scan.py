@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from .define import Definitions, from_data
 from .fold import Fold
 from .order import merge, parents_of
-from .reader import WriterReport, open_regular, read_writer, segments, writer_folders
+from .reader import Damage, WriterReport, block_for, open_regular, read_writer, segments, writer_folders
 from .record import Line, Record
-from .rewind import Rewinds
+from .rewind import Rewinds, is_step
 
 # What says how other records are to be seen, and is therefore read before them.
 _GUIDES = {"define": b'define"', "rewind": b'rewind"'}
-_BLOCK = 4 << 20
+_SCAN_BLOCK = 4 << 20
+_HEAD_BLOCK = 8 << 10
 _MAX_SEQ = 10**18
+_MAX_DEPTH = 64  # orjson writes 254 levels; our own clients record 32
 
 
 class RunJournal:
@@ -28,11 +32,20 @@ class RunJournal:
 
     Attributes:
         reports: by writer, what reading found; filled by `records`.
+        faults: the journals that cannot be looked into at all; whatever is in them is not read.
     """
 
     def __init__(self, journals: Sequence[Path]) -> None:
         self.reports: dict[str, WriterReport] = {}
-        self._folders = _longest([f for j in journals for f in writer_folders(j)])
+        self.faults: list[Damage] = []
+        self._folders = _longest([folder for journal in journals for folder in self._writers_in(journal)])
+
+    def _writers_in(self, journal: Path) -> list[Path]:
+        try:
+            return writer_folders(journal)
+        except OSError as error:
+            self.faults.append(Damage(journal, 0, f"cannot be read: {error.strerror or error}"))
+            return []
 
     @cached_property
     def beginnings(self) -> dict[str, Record]:
@@ -46,14 +59,25 @@ class RunJournal:
             self._folders.pop(name, None)
 
     @cached_property
+    def _parents(self) -> dict[str, dict[str, int]]:
+        """By writer, the parents that it names."""
+        return {name: parents_of(record.data) for name, record in self.beginnings.items()}
+
+    @cached_property
     def _guides(self) -> list[tuple[str, Record]]:
-        """The records that say how others are to be seen, in order of time."""
-        found = []
-        for name, folder in self._folders.items():
-            if _mentions_guides(folder):
-                lines = read_writer(folder, WriterReport(name))
-                found += [(name, r) for line in lines if line.kind in _GUIDES and (r := _parsed(line))]
-        return sorted(found, key=lambda each: (each[1].t, each[0], each[1].seq))
+        """The records that say how others are to be seen, in order."""
+        guided = {name for name, folder in self._folders.items() if _mentions_guides(folder)}
+        needed = dict.fromkeys(guided, _MAX_SEQ)
+        if len(guided) > 1:  # what came first is known from those that they descend from, too
+            _add_ancestors(needed, self._parents)
+        streams = {
+            name: _upto(seq, read_writer(self._folders[name], WriterReport(name), block=block_for(len(needed))))
+            for name, seq in needed.items()
+            if name in self._folders
+        }
+        parents = self._parents if len(guided) > 1 else {}
+        lines = ((name, line) for name, line in merge(streams, parents) if line.kind in _GUIDES)
+        return [(name, record) for name, line in lines if (record := parsed(line))]
 
     @cached_property
     def rewinds(self) -> Rewinds:
@@ -82,28 +106,38 @@ class RunJournal:
             hidden: also what a rewind hides.
         """
         streams: dict[str, Iterator[Line]] = {}
+        block = block_for(len(self._folders))
         for name, folder in self._folders.items():
             report = self.reports[name] = WriterReport(name)
-            streams[name] = read_writer(folder, report)
-        parents = {name: parents_of(record.data) for name, record in self.beginnings.items()}
+            streams[name] = read_writer(folder, report, block=block)
         rewinds = Rewinds() if hidden else self.rewinds
-        for name, line in merge(streams, parents):
+        for name, line in merge(streams, self._parents):
             if kinds is None or line.kind in kinds:
-                record = _parsed(line)
+                record = parsed(line)
                 if record is not None and not (rewinds and rewinds.hide(name, record)):
                     yield name, record
 
-    def fold(self, start: Fold | None = None) -> Fold:
+    def last_seq_of(self, writer: str) -> int:
+        """Return the last seq that a writer has come to; 0 where there is none."""
+        report = WriterReport(writer)
+        for _ in read_writer(self._folders[writer], report) if writer in self._folders else ():
+            pass
+        return report.last_seq
+
+    def fold(self, start: Fold | None = None, upto: Mapping[str, int] | None = None) -> Fold:
         """Return what the records add up to.
 
         Args:
             start: what is known of records that are no longer here; it is carried on.
+            upto: of these writers only the records up to this seq.
         """
         fold = start or Fold()
         earlier = fold.records
         fold.define(self.definitions)
+        limits = upto or {}
         for writer, record in self.records():
-            fold.add(writer, record)
+            if writer not in limits or record.seq <= limits[writer]:
+                fold.add(writer, record)
         fold.records = earlier + sum(report.records for report in self.reports.values())
         return fold
 
@@ -113,11 +147,41 @@ class RunJournal:
         return {name: report.last_seq for name, report in self.reports.items() if report.last_seq}
 
 
-def _parsed(line: Line) -> Record | None:
+def parsed(line: Line) -> Record | None:
+    """Return a line's record, None where no view can use it.
+
+    Its CRC is right, so a program wrote it so, and it is kept and passed on. But a view cannot hold what is not of the
+    format's types, a step beyond 64 bits, or data that nests without end.
+    """
     try:
-        return line.record()
-    except (ValueError, KeyError, TypeError):
-        return None  # its CRC is right, so a program wrote it so; it is kept and passed on, but no view can use it
+        record = line.record()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if record.step is not None and not is_step(record.step):
+        return None
+    # Counting is a tenth of the cost of looking, and hardly ever leaves anything to be looked at.
+    openings = line.raw.count(b"{") + line.raw.count(b"[")
+    return record if openings <= _MAX_DEPTH or depth_within(record.data) else None
+
+
+def depth_within(value: Any, limit: int = _MAX_DEPTH) -> bool:
+    """Tell whether lists and objects nest no deeper than this."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return limit > 0 and all(depth_within(v, limit - 1) for v in inner if isinstance(v, dict | list))
+
+
+def _add_ancestors(needed: dict[str, int], parents: Mapping[str, Mapping[str, int]]) -> None:
+    """Add to `needed`, by writer the last seq that matters, the parents of those in it, and theirs."""
+    pending = list(needed)
+    while pending:
+        for parent, seq in parents.get(pending.pop(), {}).items():
+            if parent not in needed:
+                pending.append(parent)
+            needed[parent] = max(seq, needed.get(parent, 0))
+
+
+def _upto(seq: int, lines: Iterator[Line]) -> Iterator[Line]:
+    return takewhile(lambda line: line.seq <= seq, lines)
 
 
 def _longest(folders: list[Path]) -> dict[str, Path]:
@@ -130,26 +194,29 @@ def _longest(folders: list[Path]) -> dict[str, Path]:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(p.lstat().st_size for p in folder.iterdir() if p.suffix == ".jsonl")
+    try:
+        return sum(path.lstat().st_size for path in segments(folder))
+    except OSError:  # said by whoever reads it
+        return 0
 
 
 def _beginning(folder: Path) -> Record | None:
-    line = next(read_writer(folder, WriterReport(folder.name)), None)
-    return _parsed(line) if line is not None and line.kind == "run" else None
+    line = next(read_writer(folder, WriterReport(folder.name), block=_HEAD_BLOCK), None)
+    return parsed(line) if line is not None and line.kind == "run" else None
 
 
 def _mentions_guides(folder: Path) -> bool:
     """Tell, at a hundredth of the cost of reading it, whether a journal may hold rewinds or definitions."""
     longest = max(map(len, _GUIDES.values()))
-    for path in segments(folder):
-        try:
+    try:
+        for path in segments(folder):
             with open_regular(path) as file:
                 end = b""
-                while block := file.read(_BLOCK):
+                while block := file.read(_SCAN_BLOCK):
                     whole = end + block
                     if any(word in whole for word in _GUIDES.values()):
                         return True
                     end = whole[-longest:]
-        except OSError:  # said by whoever reads the lines
-            continue
+    except OSError:  # said by whoever reads the lines; what lies behind may still be read by them
+        return True
     return False

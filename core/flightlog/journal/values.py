@@ -6,6 +6,7 @@ become the strings "NaN", "Infinity" and "-Infinity", and their keys are listed,
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import math
 import operator
@@ -161,9 +162,10 @@ def flatten(data: Mapping[Any, Any], prefix: str = "", above: tuple[int, ...] = 
         name = f"{prefix}{key_text(key)}"
         # By its type: an object's own __class__ may raise anything.
         if issubclass(type(value), Mapping) and len(above) <= MAX_DEPTH and id(value) not in above:
-            flat.update(flatten(value, f"{name}.", above))
-        else:
-            flat[name] = value
+            with contextlib.suppress(Exception):  # a mapping that raises is none; what it is then costs this key
+                flat.update(flatten(value, f"{name}.", above))
+                continue
+        flat[name] = value
     return flat
 
 
@@ -198,19 +200,24 @@ def as_step(step: Any) -> int:
         return step
     try:
         at = operator.index(step)
-    except TypeError:
+    except Exception:  # whatever its own code raises
         at = _whole_number(step)
     if not -MAX_STEP <= at < MAX_STEP:
-        raise UsageError(f"log(step={step!r}): a step has at most 64 bits")
+        raise UsageError(f"log(step={_shown(step)}): a step has at most 64 bits")
     return at
 
 
 def _whole_number(step: Any) -> int:
     """Return a step given as 3.0, or as a tensor of it."""
-    try:
+    with contextlib.suppress(Exception):  # whatever its own code raises
         at = int(step)
         if float(step) == at:
             return at
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise UsageError(f"log(step={step!r}): a step is an integer")
+    raise UsageError(f"log(step={_shown(step)}): a step is an integer")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:100]
+    except Exception:  # a __repr__ may raise anything
+        return f"<{type(value).__name__}>"

@@ -50,7 +50,7 @@ _HOPELESS = frozenset(
     (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENODEV, errno.ENXIO, errno.ENOTCONN)
     + ((errno.ESTALE,) if hasattr(errno, "ESTALE") else ())
 )
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE))
 _HOPE_SECONDS = 30.0
 # What a file system that has no fsync at all answers, always; that is no refusal.
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
@@ -166,7 +166,7 @@ class Writer:
                 try:
                     line = encode_log(seq, now, at, data)
                     total = sum(data.values())  # texts, lists and None have none
-                except TypeError:
+                except Exception:  # whatever a value's own code may raise; what is odd about it is dealt with elsewhere
                     return None
                 if total - total != 0 or len(line) > record.MAX_LINE:  # it is not, with NaN or an infinity among them
                     return None
@@ -200,7 +200,7 @@ class Writer:
         try:
             encoded = orjson.dumps(data)
             total = sum(data.values())
-        except TypeError:
+        except Exception:
             return None
         if total - total != 0 or len(encoded) > record.MAX_LINE - 4096:
             return None
@@ -281,7 +281,22 @@ class Writer:
             self.seq += 1
             self._enqueue(line)
         self.last_append = now
-        self._refused(error)
+        if self._is_at_limit(len(line)):
+            self._drain()
+        else:
+            self._refused(error)
+
+    def _is_at_limit(self, size: int) -> bool:
+        """Tell whether it is this segment that may not grow (RLIMIT_FSIZE), and leave it then: the next one may."""
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit == resource.RLIM_INFINITY or not self._size or self._size + size <= limit:
+            return False
+        if self._fd >= 0:
+            self._retired.append(self._fd)
+            self._fd = -1
+        return True
 
     def _write(self, line: bytes, seq: int) -> None:
         """Write a line and take note of it. After an exception, `_settle` must make the books fit what happened."""
@@ -359,7 +374,7 @@ class Writer:
     def _append_behind(self, kind: str, body: bytes) -> bool:
         """Append while the disk refuses: behind the lines that wait already."""
         now = time.time()
-        written = now >= self._retry_at and self._drain()
+        written = time.monotonic() >= self._retry_at and self._drain()
         if self._dropped or self._backlog_bytes + self._uncovered_bytes > self._memory_limit:
             self._dropped_since = self._dropped_since or now
             self._dropped += 1
@@ -378,7 +393,7 @@ class Writer:
     # -- when the disk refuses -----------------------------------------------------------------------------------------
 
     def _refused(self, error: BaseException) -> None:
-        now = time.time()
+        now = time.monotonic()
         self._refused_since = self._refused_since if self._refusing else now
         self._refusing = True
         number = getattr(error, "errno", None)
@@ -459,6 +474,8 @@ class Writer:
                 self._backlog_bytes -= len(self._backlog.popleft())
             if not _is_refusal(error):
                 raise
+            if self._backlog and self._is_at_limit(len(self._backlog[0])):
+                return self._drain()
             self._refused(error)
             return False
         if self._dropped:
@@ -526,13 +543,12 @@ class Writer:
             self._flush_buffer()
             if self._closed:
                 return not self._backlog and not self._dropped
-            if (self._backlog or self._dropped or self._fd < 0) and not (patient and time.time() < self._retry_at):
+            if (self._backlog or self._dropped or self._fd < 0) and not (patient and time.monotonic() < self._retry_at):
                 self._drain()
             covered = len(self._uncovered)
             if not covered and not self._retired:
                 return not self._backlog and not self._dropped
-            current = os.dup(self._fd) if self._fd >= 0 else -1
-            descriptors = [*self._retired, *([current] if current >= 0 else [])]
+            descriptors = [*self._retired, *self._second_descriptor()]
             self._retired = []
             folder_is_new, self._new_folders = self._new_folders, False
             uncovered = self._uncovered
@@ -555,6 +571,17 @@ class Writer:
             self._refused(failure)
             self._failed_syncs += 1  # a disk that goes on refusing is given the same lines again ever more rarely
             return False
+
+    def _second_descriptor(self) -> list[int]:
+        """Return a descriptor of the segment to sync while others go on writing; none where there are no more."""
+        if self._fd < 0:
+            return []
+        try:
+            return [os.dup(self._fd)]
+        except OSError:
+            with contextlib.suppress(OSError):
+                _fdatasync(self._fd)  # others wait for it, then; better than not at all
+            return []
 
     def restart(self) -> None:
         """Write anew what the segment held: its folder is not to be found any more."""

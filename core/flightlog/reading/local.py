@@ -13,8 +13,9 @@ from ..beneath import open_beneath
 from ..errors import DamagedError, NotFound
 from ..journal.fold import Fold
 from ..journal.scan import RunJournal
-from ..protocol.manifest import Manifest
+from ..protocol.manifest import MAX_MANIFEST, Manifest
 from ..rundir import RunDir
+from ..terminal import warn_once
 from .views import ArtifactView, Row, RunView
 
 _BLOCK = 1 << 20
@@ -65,21 +66,10 @@ class LocalSource:
     def _all(self) -> list[_Found]:
         by_id: dict[tuple[str, str | None], list[RunDir]] = {}
         for directory in rundir.discover(self._folder):
-            try:
-                spec = directory.read_spec()
-                key = (str(spec["id"]), spec.get("project"))
-            except DamagedError:
-                fold = RunJournal([directory.journal]).fold()
-                if fold.id is None:
-                    continue
-                key = (fold.id, fold.project)
-            by_id.setdefault(key, []).append(directory)
-        found = []
-        for (run_id, project), directories in by_id.items():
-            fold = RunJournal([d.journal for d in directories]).fold()
-            fold.id, fold.project = fold.id or run_id, fold.project or project
-            found.append(_Found(tuple(directories), fold))
-        return found
+            key = _who(directory)
+            if key is not None:
+                by_id.setdefault(key, []).append(directory)
+        return [found for key, directories in by_id.items() if (found := _read(directories, *key))]
 
     def _view(self, found: _Found) -> RunView:
         fold, identity = found.fold, found.fold.identity
@@ -120,10 +110,11 @@ class LocalSource:
                 continue
             try:
                 with _open(found, data["manifest"]) as parts:
-                    manifest = Manifest.from_json(b"".join(parts))
-            except (NotFound, ValueError):
+                    manifest = Manifest.from_json(_bounded(parts, MAX_MANIFEST))
+            except (NotFound, ValueError, OSError):
                 continue
-            for alias in data.get("aliases") or []:
+            aliases = data.get("aliases")
+            for alias in aliases if isinstance(aliases, list) else []:
                 taken[str(alias)] = str(data["manifest"])
             views.append((record.t, data, manifest))
         for at, data, manifest in views:
@@ -143,6 +134,28 @@ class LocalSource:
                     _open=lambda path, root=root: _open(found, root + path),  # type: ignore[misc]
                 ),
             )
+
+
+def _who(directory: RunDir) -> tuple[str, str | None] | None:
+    """Return a run's id and project, from latest.spec or else from the journal; None where neither says them."""
+    try:
+        spec = directory.read_spec()
+    except DamagedError:
+        fold = RunJournal([directory.journal]).fold()
+        return (fold.id, fold.project) if fold.id is not None else None
+    return spec["id"], spec.get("project")
+
+
+def _read(directories: Sequence[RunDir], run_id: str, project: str | None) -> _Found | None:
+    """Return a run, as far as it can be read; None where nothing of it can. What cannot be is warned of."""
+    journal = RunJournal([d.journal for d in directories])
+    fold = journal.fold()
+    for fault in journal.faults:
+        warn_once(f"unreadable {fault.path}", f"{fault}; of run {run_id} this is left out.")
+    if journal.faults and not fold.records:
+        return None
+    fold.id, fold.project = fold.id or run_id, fold.project or project
+    return _Found(tuple(directories), fold)
 
 
 def _state(found: _Found) -> str:
@@ -190,6 +203,16 @@ def _alerts(found: _Found) -> list[dict[str, Any]]:
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
     while block := file.read(_BLOCK):
         yield block
+
+
+def _bounded(parts: Iterator[bytes], most: int) -> bytes:
+    """Return these bytes. Raises ValueError where they are too many."""
+    whole = bytearray()
+    for part in parts:
+        whole += part
+        if len(whole) > most:
+            raise ValueError(f"more than {most} bytes")
+    return bytes(whole)
 
 
 @contextlib.contextmanager

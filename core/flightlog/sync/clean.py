@@ -13,7 +13,7 @@ import orjson
 
 from .. import rundir
 from ..errors import DamagedError
-from ..resume import DELIVERED, merged
+from ..resume import DELIVERED, delivered_place, merged
 from ..rundir import RunDir, atomic_write
 from ..verify import spec_of, verify
 from . import local
@@ -96,7 +96,7 @@ def _leave_behind(root: Path, aside: RunDir, outcome: Outcome) -> None:
         spec = spec_of(verify(aside))
     folder = root / DELIVERED
     folder.mkdir(exist_ok=True)
-    place = folder / f"{spec['id']}.spec"
+    place = delivered_place(root, str(spec["id"]), spec.get("project"))
     with contextlib.suppress(DamagedError):
         spec = merged(rundir.read_spec(place), spec)
     spec["seen"] = {**spec.get("seen", {}), **{name: done.last for name, done in outcome.writers.items()}}
