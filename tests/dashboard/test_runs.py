@@ -105,6 +105,26 @@ def test_a_text_stays_text(signed_in: Any, recorded: Callable[[str], None]) -> N
     text.filter(has_text="<b>fine</b>").wait_for()
 
 
+def test_media_of_other_kinds_have_a_place(signed_in: Any, recorded: Callable[[str], None]) -> None:
+    """A histogram is drawn, a sound can be played, a table is a file to take away; none stands for damage."""
+    recorded(
+        """
+        import flightlog
+        with flightlog.init(project="digits", id="kinds0000001") as run:
+            run.log({"x": 1.0, "weights": flightlog.Histogram([0.1, 0.2, 0.2, 0.9], num_bins=4)})
+            run.log({"beep": flightlog.Audio([0.0, 0.5, -0.5] * 1000, sample_rate=8000)})
+            run.log({"rows": flightlog.Table(columns=["a"], data=[[1], [2]])})
+        """
+    )
+    open_run(signed_in, "digits", "kinds0000001")
+    bars = signed_in.locator("[data-media='weights'] svg rect")
+    bars.first.wait_for(state="attached")
+    assert bars.count() == 4
+    signed_in.locator("[data-media='beep'] audio").wait_for()
+    signed_in.locator("[data-media='rows']").get_by_role("link", name="table file").wait_for()
+    assert "damaged" not in signed_in.locator("main").inner_text()
+
+
 def test_artifact_files_are_downloaded_whole(signed_in: Any, recorded: Callable[[str], None]) -> None:
     """An artifact's row has version and aliases, and its file comes back byte for byte."""
     recorded(DIGITS)

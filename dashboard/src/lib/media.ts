@@ -25,12 +25,16 @@ export function groupMedia(items: MediaItem[]): MediaGroup[] {
     }));
 }
 
-export type MediaKind = "image" | "audio" | "video" | "text" | "file";
+export type MediaKind = "image" | "audio" | "video" | "text" | "histogram" | "file";
 
 /** How an item is shown. A type this page does not know yet is a file to download. */
 export function mediaKind(type: string): MediaKind {
   const family = type.toLowerCase().split("/")[0];
-  return family === "image" || family === "audio" || family === "video" || family === "text"
+  return family === "image" ||
+    family === "audio" ||
+    family === "video" ||
+    family === "text" ||
+    family === "histogram"
     ? family
     : "file";
 }

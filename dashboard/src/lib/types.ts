@@ -99,12 +99,16 @@ export interface MediaItem {
   step: number | null;
   timestamp: number;
   type: string;
-  path: string;
-  size: number | null;
-  sha256: string;
+  /** Absent where the record itself holds all there is, as for a histogram. */
+  path?: string;
+  size?: number | null;
+  sha256?: string;
   width?: number | null;
   height?: number | null;
   caption?: string | null;
+  /** Of a histogram: how many values lie between each edge and the next. */
+  counts?: number[];
+  edges?: number[];
 }
 
 export interface ArtifactFile {
