@@ -52,3 +52,29 @@ def test_format_1_verifies_and_goes_on(root: Path) -> None:
         assert run.step == 21 and run.config["lr"] == 0.1
         run.log({"loss": 0.005})
     assert [row["loss"] for row in flightlog.Api(root).run("golden000001").history()][-2:] == [0.01, 0.005]
+
+
+EVERY_KIND = GOLDEN.with_name("format-1-every-kind")
+
+
+def test_every_kind_of_record_is_read(tmp_path: Path) -> None:
+    """Rewound, with definitions, a child's writer, alerts, console, system metrics, provenance, media and artifacts."""
+    root = Path(shutil.copytree(EVERY_KIND, tmp_path / "flightlog"))
+    (run,) = flightlog.Api(root).runs()
+    assert (run.id, run.name, run.state) == ("golden000002", "every kind", "finished")
+    rows = run.history()
+    assert [row["_step"] for row in rows] == list(range(8)) and rows[3]["child"] == 1
+    assert [row["loss"] for row in rows] == [10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 1.5]
+    assert run.summary["loss"] == 1.5 and run.summary["val/loss"] == 0
+    assert run.definitions[0] == {
+        "name": "val/*", "step_metric": "epoch", "summary": ["min"], "goal": "minimize",
+    }  # fmt: skip
+    assert [(a["level"], a["title"]) for a in run.alerts()] == [("WARN", "title")]
+    assert "hello" in run.console("stdout") and "careful" in run.console("stderr")
+    assert run.system()[0]["memory_percent"] > 0 and run.provenance()["executable"] == "/usr/bin/python3"
+    assert run.media() == []  # of a step that is hidden
+    (directory,) = root.glob("run-*")
+    verdict = verify(RunDir(directory))
+    assert verdict.sound, verdict.faults
+    artifact = flightlog.Api(root).artifact("golden/model:best")
+    assert (artifact.download(root / "down") / "w.bin").read_bytes() == b"w" * 1000

@@ -1,0 +1,22 @@
+import flightlog, os, sys
+run = flightlog.init("golden", id="golden000002", name="every kind", config={"lr": 0.1}, system_interval=0.1, dir="flightlog")
+run.define_metric("epoch")
+run.define_metric("val/*", step_metric="epoch", summary="min", goal="minimize")
+print("hello"); print("careful", file=sys.stderr)
+for i in range(10):
+    run.log({"loss": 10.0 - i, "val/loss": abs(5 - i), "epoch": i // 2})
+pid = os.fork()
+if pid == 0:
+    run.log({"child": 1}, step=3); run.finish(); os._exit(0)
+os.waitpid(pid, 0)
+run.alert("title", "text", level="WARN")
+run.log({"h": flightlog.Histogram([1, 2, 2, 3], num_bins=2), "t": flightlog.Table(columns=["a"], data=[[1.5], [None]]), "image": flightlog.Text("x")}, step=9)
+open("w.bin", "wb").write(b"w" * 1000)
+art = flightlog.Artifact("model", "model", metadata={"score": 1}); art.add_file("w.bin"); art.add_reference("https://example.org/data")
+run.log_artifact(art, aliases=["best"]).wait()
+run.save("w.bin")
+import time; time.sleep(0.5)
+run.mark_preempting()
+run.rewind(6)
+run.log({"loss": 1.5, "val/loss": 4})
+run.finish()
