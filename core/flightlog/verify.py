@@ -14,6 +14,7 @@ from .contents import Named, named_files
 from .errors import DamagedError
 from .journal.fold import Fold
 from .journal.reader import WriterReport
+from .journal.record import MAX_LINE
 from .journal.scan import RunJournal, depth_within
 from .protocol.manifest import FileEntry
 from .rundir import FORMAT, RunDir
@@ -85,9 +86,12 @@ def _is_blank(verdict: Verdict) -> bool:
     if verdict.faults or any(report.records or report.damage for report in verdict.writers.values()):
         return False
     try:
-        return not os.path.lexists(directory.spec_path) and [p.name for p in directory.files.iterdir()] == ["journal"]
+        if os.path.lexists(directory.spec_path) or [p.name for p in directory.files.iterdir()] != ["journal"]:
+            return False
+        sizes = directory.journal_sizes().values()
     except OSError:
         return False
+    return all(size <= MAX_LINE for of_writer in sizes for size in of_writer.values())  # half a record at most
 
 
 def _look_at_writers(verdict: Verdict) -> None:

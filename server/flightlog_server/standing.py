@@ -95,9 +95,9 @@ class Standing:
         counted: set[str] = set()
         for record in records:
             rank = clock.next(writer, record)
-            self.updated_at = max(self.updated_at, record.t)
             if rewinds.hide(writer, record):
                 continue
+            self.updated_at = max(self.updated_at, record.t)
             self._step(record)
             part, data = _SETS.get(record.kind), record.data
             if record.kind in _TURNING:

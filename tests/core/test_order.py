@@ -110,6 +110,55 @@ def test_a_thousand_empty_ancestors() -> None:
     assert [name for name, _ in merge(streams, parents)] == [names[-1]]
 
 
+class Counted(int):
+    """A seq that counts how often it is compared."""
+
+    times = 0
+
+    def __ge__(self, other: int) -> bool:
+        Counted.times += 1
+        return int(self) >= other
+
+
+def test_a_record_costs_no_more_for_a_thousand_that_wait() -> None:
+    """A parent's record is compared with what is needed of it next, not with all that anybody needs of it."""
+    streams = {"parent": [line(seq, float(seq))._replace(seq=Counted(seq)) for seq in range(1, 2001)]}
+    streams |= {f"child{n:04d}": [line(1, 0.0)] for n in range(1000)}
+    parents = {f"child{n:04d}": {"parent": 2 * n + 1} for n in range(1000)}
+    Counted.times = 0
+    found = [f"{name}{found.seq}" for name, found in merge(streams, parents)]
+    assert found[:5] == ["parent1", "child00001", "parent2", "parent3", "child00011"] and len(found) == 3000
+    assert Counted.times < 10_000
+
+
+def ranks(times: Mapping[str, list[float]], parents: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The order as docs/format.md says it, the plain way: by (clock, depth, writer), each writer behind its parents."""
+
+    def place(name: str) -> tuple[float, int]:
+        behind = [(*clock(p, min(seq, len(times[p]))), p) for p, seq in parents.get(name, {}).items()]
+        at, depth, _ = max(behind, default=(0.0, -1, ""))
+        return at, depth + 1
+
+    def clock(name: str, seq: int) -> tuple[float, int]:
+        floor, depth = place(name)
+        return max(floor, *times[name][:seq]), depth
+
+    found = [(*clock(name, seq), name, seq) for name in times for seq in range(1, len(times[name]) + 1)]
+    return [f"{name}{seq}" for _, _, name, seq in sorted(found)]
+
+
+@given(st.lists(st.lists(st.integers(0, 6).map(float), min_size=1, max_size=5), min_size=1, max_size=5), st.data())
+def test_the_order_is_the_documented_one(times: list[list[float]], data: st.DataObject) -> None:
+    """Reading several journals at once gives what sorting all of their records would."""
+    names = data.draw(st.permutations("vwxyz"))[: len(times)]
+    parents: dict[str, dict[str, int]] = {}
+    for i, name in enumerate(names):
+        known = data.draw(st.lists(st.sampled_from(names[:i]), unique=True)) if i else []
+        parents[name] = {p: data.draw(st.integers(1, 7)) for p in known}
+    writers = dict(zip(names, times, strict=True))
+    assert order(writers, parents) == ranks(writers, parents)
+
+
 def test_malformed_parents_do_not_count() -> None:
     """Only a mapping of names to positive integers names parents."""
     assert parents_of({"parents": {"a": 1, "b": 0, "c": True, "d": "1", "e": -4, "f": 2.0}}) == {"a": 1}

@@ -179,6 +179,13 @@ def test_a_block_that_cannot_be_read_costs_the_rest_of_its_segment(
     assert seqs == [1, 2, 5, 6] and report.missing == [(3, 4)] and "Input/output error" in str(report.damage[0])
 
 
+def test_only_so_much_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is bad in every other line does not fill the memory; what is missing is known whole."""
+    monkeypatch.setattr(reader, "_MOST_DAMAGE", 5)
+    seqs, report = read(write(tmp_path / "w", b"".join(line(n) if n % 2 else b"bad\n" for n in range(1, 100))))
+    assert seqs == [*range(1, 100, 2)] and len(report.damage) == 5 and len(report.missing) == 49
+
+
 def test_only_so_much_is_held_for_a_line_that_never_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a hole the reader waits for the missing line within its bound, and then goes on."""
     monkeypatch.setattr(reader, "MEMORY_LIMIT", 2000)
@@ -252,6 +259,23 @@ def test_blocks_doubled_lost_and_cut(tmp_path: Path, dice: random.Random, round_
     assert all(x.raw == line(x.seq) for x in found)
     whole = {seq for seq in range(1, 201) if b"\n" + line(seq) in b"\n" + content}
     assert whole <= {x.seq for x in found}
+
+
+@pytest.mark.parametrize("round_", range(25))
+def test_it_does_not_matter_how_much_is_read_at_a_time(
+    tmp_path: Path, dice: random.Random, monkeypatch: pytest.MonkeyPatch, round_: int
+) -> None:
+    """Lines, damage and torn tails are the same byte by byte as at once; so is what a longest line is."""
+    monkeypatch.setattr(reader, "MAX_LINE", dice.choice([150, 400, 1 << 20]))
+    longer = b"".join(line(seq, "x" * dice.choice([0, 0, 50, 500])) for seq in range(1, 60))
+    content, _ = damaged(longer, dice)
+    folder = write(tmp_path / "w", content, damaged(lines(60, 80), dice)[0])
+    sizes = {"000001.jsonl": dice.randrange(len(content) + 10), "000002.jsonl": 1000} if dice.random() < 0.3 else None
+    found = []
+    for block in (reader.BLOCK, 1, 7, 64, 1000):
+        report = WriterReport("w")
+        found.append(([x.seq for x in read_writer(folder, report, sizes, block=block)], report))
+    assert all(each == found[0] for each in found[1:])
 
 
 @pytest.mark.parametrize("round_", range(15))

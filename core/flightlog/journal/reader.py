@@ -25,6 +25,7 @@ BLOCK = 1 << 20
 _SMALL_BLOCK = 8 << 10
 _NEWLINE = 0x0A
 _BLOCKS_TOGETHER = 64 << 20
+_MOST_DAMAGE = 10_000
 _O_BENEATH = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -41,7 +42,10 @@ class Damage(NamedTuple):
 
 @dataclass(slots=True)
 class WriterReport:
-    """What reading a writer's folder found besides good lines. Complete once the lines have been exhausted."""
+    """What reading a writer's folder found besides good lines. Complete once the lines have been exhausted.
+
+    Of the damage the first ten thousand stretches are named; of the seqs that are missing all.
+    """
 
     name: str
     last_seq: int = 0
@@ -173,22 +177,25 @@ def _read_segment(path: Path, lines: Iterator[bytes], report: WriterReport, *, n
             line = check(raw)
             if line is not None:
                 if bad:
-                    report.damage.extend(bad)
-                    bad.clear()
+                    _note(report.damage, bad)
                 yield line
                 continue
             if not bad or last_bad != number - 1:  # one entry for a stretch of bad lines
                 bad.append(Damage(path, number, _why(raw)))
             last_bad = number
             if whole := _within(raw):
-                report.damage.extend(bad)
-                bad.clear()
+                _note(report.damage, bad)
                 yield from whole
     except OSError as error:  # a bad block, say; what lies behind it may have been written again elsewhere
         bad.append(_unreadable(path, number + 1, error))
         newest = False
     # Bad lines with no good one after them: the tail that a dying process left, if this is where it was writing.
-    (report.torn if newest else report.damage).extend(bad)
+    _note(report.torn if newest else report.damage, bad)
+
+
+def _note(known: list[Damage], found: list[Damage]) -> None:
+    known.extend(found[: max(0, _MOST_DAMAGE - len(known))])
+    found.clear()
 
 
 def _unreadable(path: Path, line: int, error: OSError) -> Damage:
@@ -217,7 +224,7 @@ def _lines(path: Path, limit: int | None, block: int) -> Iterator[bytes]:
             if line[-1] != _NEWLINE:
                 rest = line
                 break
-            yield line
+            yield line if len(line) <= MAX_LINE else line[: MAX_LINE + 1]
         else:
             rest = b""
         if ended:

@@ -6,6 +6,7 @@ that belong to a later step are in no view; they stay in the journal, and are de
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,9 @@ class Rewinds:
     """What the rewinds of a run hide."""
 
     def __init__(self) -> None:
-        self._of: dict[str, list[tuple[int, int]]] = {}
+        # By writer, seqs and steps, both ascending: of two pairs one of which hides all that the other does, only that
+        # one is kept, so of the others the first that reaches up to a record hides the most of it.
+        self._of: dict[str, tuple[list[int], list[int]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._of)
@@ -45,15 +48,17 @@ class Rewinds:
                 self._add(str(name), seq, step)
 
     def _add(self, writer: str, seq: int, step: int) -> None:
-        """Keep the pairs that hide something no other does: a hundred requeued jobs must not mean a hundred checks."""
-        kept = self._of.get(writer, [])
-        if any(s >= seq and n <= step for s, n in kept):
+        seqs, steps = self._of.setdefault(writer, ([], []))
+        at = bisect_left(seqs, seq)
+        if at < len(seqs) and steps[at] <= step:
             return
-        self._of[writer] = [(s, n) for s, n in kept if not (seq >= s and step <= n)] + [(seq, step)]
+        end = bisect_right(seqs, seq)
+        begin = bisect_left(steps, step, 0, end)
+        seqs[begin:end], steps[begin:end] = [seq], [step]
 
     def of(self, writer: str) -> list[tuple[int, int]]:
         """Return pairs (seq, step): of this writer, records up to `seq` are hidden if they are of a later step."""
-        return self._of.get(writer, [])
+        return list(zip(*self._of.get(writer, ([], [])), strict=True))
 
     def hide(self, writer: str, record: Record) -> bool:
         """Tell whether a record is hidden."""
@@ -61,4 +66,8 @@ class Rewinds:
 
     def hide_at(self, writer: str, seq: int, step: int | None) -> bool:
         """Tell whether a writer's record of this seq and step is hidden."""
-        return step is not None and any(seq <= upto and step > n for upto, n in self._of.get(writer, ()))
+        if step is None or writer not in self._of:
+            return False
+        seqs, steps = self._of[writer]
+        at = bisect_left(seqs, seq)
+        return at < len(seqs) and step > steps[at]
