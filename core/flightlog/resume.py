@@ -12,12 +12,14 @@ from .errors import DamagedError
 from .journal.define import Definitions, Summaries, Tally, from_data
 from .journal.fold import Fold
 from .journal.order import parents_of
+from .journal.rewind import is_step
 from .journal.scan import RunJournal
 from .launch import Launch
 from .rundir import RunDir
 from .terminal import warn_once
 
 DELIVERED = ".delivered"
+_MOST_RECORDS = 1 << 62  # what another program may have written there must not make a spec that cannot be written
 
 
 class Wanted(NamedTuple):
@@ -192,10 +194,10 @@ def fold_of_spec(spec: Mapping[str, Any]) -> Fold:
     fold.config = dict(config) if isinstance(config, dict) else {}
     fold.summaries = Summaries(_definitions(spec), dict(summary) if isinstance(summary, dict) else {}, _tallies(spec))
     fold.tags = [str(t) for t in tags] if isinstance(tags, list) else []
-    fold.step = step if isinstance(step, int) else 0
+    fold.step = step if is_step(step) else 0
     started, records = spec.get("started_at"), spec.get("records")
     fold.started_at = float(started) if isinstance(started, int | float) else None
-    fold.records = records if isinstance(records, int) else 0
+    fold.records = records if type(records) is int and 0 <= records < _MOST_RECORDS else 0
     for name in ("name", "group", "job_type", "notes", "workspace"):
         if spec.get(name) is not None:
             fold.identity[name] = spec[name]

@@ -29,26 +29,26 @@ class _Waiting:
     """The writers that have not begun, each until its parents have come to where it had seen them.
 
     What is needed of a parent is a heap, so that a record costs no more for however many wait for later ones.
+
+    Attributes:
+        names: those that have not begun, and how many parents each waits for.
     """
 
     def __init__(self, names: Iterable[str], parents: Mapping[str, Mapping[str, int]]) -> None:
-        names = set(names)
-        self._open: dict[str, int] = {}
+        known = set(names)
+        self.names: dict[str, int] = {}
         self._needed: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
-        for name in names:
-            needs = [(seq, p, name) for p, seq in parents.get(name, {}).items() if p in names and p != name]
-            self._open[name] = len(needs)
-            for seq, parent, child in needs:
-                self._needed[parent].append((seq, child))
+        for name in known:
+            needs = {p: seq for p, seq in parents.get(name, {}).items() if p in known and p != name}
+            self.names[name] = len(needs)
+            for parent, seq in needs.items():
+                self._needed[parent].append((seq, name))
         for heap in self._needed.values():
             heapq.heapify(heap)
 
-    def __bool__(self) -> bool:
-        return bool(self._open)
-
     def free(self) -> list[str]:
         """Return those that wait for nothing from the outset."""
-        return self._leave([name for name, count in self._open.items() if not count])
+        return self._leave([name for name, count in self.names.items() if not count])
 
     def passed(self, parent: str, seq: int | None) -> list[str]:
         """A writer has come to `seq` (None: to its end). Return those that wait for nothing now."""
@@ -56,19 +56,19 @@ class _Waiting:
         ready = []
         while heap and (seq is None or heap[0][0] <= seq):
             _, child = heapq.heappop(heap)
-            if child in self._open:
-                self._open[child] -= 1
-                if not self._open[child]:
+            if child in self.names:
+                self.names[child] -= 1
+                if not self.names[child]:
                     ready.append(child)
         return self._leave(ready)
 
     def all(self) -> list[str]:
         """Let all go, whatever they wait for."""
-        return self._leave(list(self._open))
+        return self._leave(list(self.names))
 
     def _leave(self, names: list[str]) -> list[str]:
         for name in names:
-            del self._open[name]
+            del self.names[name]
         return names
 
 
@@ -99,15 +99,15 @@ def merge(
             depth += 1
 
     start(waiting.free(), 0.0, 0)
-    while heap or waiting:
+    while heap or waiting.names:
         if not heap:  # parents in a circle: damaged or hostile, but no reason to read nothing
             start(waiting.all(), 0.0, 0)
             continue
         at, depth, name, line = heapq.heappop(heap)
         yield name, line
-        if waiting:
+        if waiting.names:
             start(waiting.passed(name, line.seq), at, depth + 1)
         elif not heap:  # the last one, or the only one
             yield from ((name, line) for line in streams[name])
-        if not advance(name, at, depth) and waiting:
+        if not advance(name, at, depth) and waiting.names:
             start(waiting.passed(name, None), at, depth + 1)
