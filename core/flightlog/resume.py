@@ -194,7 +194,7 @@ def fold_of_spec(spec: Mapping[str, Any]) -> Fold:
     fold.config = dict(config) if isinstance(config, dict) else {}
     fold.summaries = Summaries(_definitions(spec), dict(summary) if isinstance(summary, dict) else {}, _tallies(spec))
     fold.tags = [str(t) for t in tags] if isinstance(tags, list) else []
-    fold.step = step if is_step(step) else 0
+    fold.step = step if isinstance(step, int) and is_step(step) else 0
     started, records = spec.get("started_at"), spec.get("records")
     fold.started_at = float(started) if isinstance(started, int | float) else None
     fold.records = records if type(records) is int and 0 <= records < _MOST_RECORDS else 0
