@@ -124,9 +124,8 @@ class Client:
         try:
             facts = self.json("GET", "hello", limit=SMALL_ANSWER, seconds=30.0)
         except PermanentError as error:
-            raise PermanentError(
-                f"there is no flightlog server at {self.origin} ({error})", status=error.status
-            ) from None
+            text = f"there is no flightlog server at {self.origin} ({error})"
+            raise PermanentError(text, status=error.status, retryable=error.retryable) from None
         spoken = facts.get("protocol")
         if facts.get("server") != "flightlog" or not isinstance(spoken, dict):
             raise PermanentError(f"what answers at {self.origin} is no flightlog server")
@@ -235,7 +234,8 @@ class Client:
         if "json" in response.headers.get("content-type", ""):
             return RetryableError(f"{self.origin} broke off its answer ({error})")
         # A captive portal or a proxy's page, with status 200: it may go away, but asking again at once will not help.
-        return PermanentError(f"what answers at {self.origin} is no flightlog server (it sent no JSON)")
+        text = f"what answers at {self.origin} is no flightlog server (it sent no JSON)"
+        return PermanentError(text, retryable=True)
 
     def _refusal(self, response: requests.Response) -> Exception:
         status = response.status_code
@@ -249,7 +249,10 @@ class Client:
         detail = printable(str(body.get("detail") or f"status {status}")[:500])
         if status in (301, 302, 303, 307, 308):
             target = printable(response.headers.get("location", "")[:200])
-            return PermanentError(f"{self.origin} redirects to {target}; use that address", status=status)
+            # A captive portal does so, too.
+            return PermanentError(
+                f"{self.origin} redirects to {target}; use that address", status=status, retryable=True
+            )
         if status in (408, 425, 429) or status >= 500:
             return RetryableError(f"{self.origin}: {detail}", retry_after=_retry_after(response))
         if status == 401 or (status == 403 and body):

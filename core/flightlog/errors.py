@@ -55,7 +55,9 @@ class DamagedError(FlightlogError):
 
 
 class ServerError(FlightlogError):
-    """Talking to a server failed."""
+    """Talking to a server failed. `retryable`: the same may work at another time, with nothing changed by its user."""
+
+    retryable = False
 
 
 class KeyNeeded(ServerError):
@@ -63,12 +65,24 @@ class KeyNeeded(ServerError):
 
 
 class PermanentError(ServerError):
-    """The server said no, and will say no again."""
+    """The server said no, and will say no again.
 
-    def __init__(self, message: str, *, status: int | None = None, body: dict[str, object] | None = None) -> None:
+    `retryable` is true where it was not the server at all that answered, but a captive portal, say: asking again at
+    once is no use, asking again in an hour is.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        body: dict[str, object] | None = None,
+        retryable: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body = body or {}
+        self.retryable = retryable
 
 
 class AuthError(PermanentError):
@@ -85,6 +99,8 @@ class DivergedError(PermanentError):
 
 class RetryableError(ServerError):
     """The request may succeed later. `retry_after` is the server's own wish in seconds, where it gave one."""
+
+    retryable = True
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)

@@ -15,6 +15,7 @@ from .. import keys, settings
 from ..client import Patience
 from ..errors import RetryableError
 from ..protocol.names import checked_name
+from ..sync.deliver import RunProgress
 from ..sync.session import DEFAULT_TIMEOUT, Report, Result, find_runs
 from ..sync.session import sync as deliver
 from ..terminal import printable
@@ -109,13 +110,16 @@ class _Silent:
     ) -> None:
         return None
 
-    def begin(self, name: str, total: int) -> None:
-        pass
+    def begin(self, name: str, total: int) -> RunProgress:
+        return self
 
     def more(self, total: int) -> None:
         pass
 
     def advance(self, size: int) -> None:
+        pass
+
+    def end(self) -> None:
         pass
 
     def done(self, result: Result) -> None:
@@ -160,8 +164,6 @@ class _Bars(_Silent):
             transient=True,
             redirect_stdout=False,
         )
-        self._task: Any = None
-        self._total = 0
         self._results: list[Result] = []
 
     def __enter__(self) -> _Bars:
@@ -175,12 +177,20 @@ class _Bars(_Silent):
         for result in self._results:  # not between the bars, which are redrawn
             _print_result(result, quiet=False)
 
-    def begin(self, name: str, total: int) -> None:
+    def begin(self, name: str, total: int) -> RunProgress:
         from rich.markup import escape
 
-        self._finish_task()
-        self._total = total
-        self._task = self._bars.add_task(escape(printable(name)), total=total)
+        return _Bar(self._bars, self._bars.add_task(escape(printable(name)), total=total), total)
+
+    def done(self, result: Result) -> None:
+        self._results.append(result)
+
+
+class _Bar:
+    """The bar of one run."""
+
+    def __init__(self, bars: Any, task: Any, total: int) -> None:
+        self._bars, self._task, self._total = bars, task, total
 
     def more(self, total: int) -> None:
         self._total += total
@@ -189,14 +199,8 @@ class _Bars(_Silent):
     def advance(self, size: int) -> None:
         self._bars.advance(self._task, size)
 
-    def done(self, result: Result) -> None:
-        self._finish_task()
-        self._results.append(result)
-
-    def _finish_task(self) -> None:
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-            self._task = None
+    def end(self) -> None:
+        self._bars.remove_task(self._task)
 
 
 def _name(result: Result) -> str:
@@ -204,7 +208,10 @@ def _name(result: Result) -> str:
 
 
 def _print_result(result: Result, *, quiet: bool) -> None:
-    if result.error:
+    if result.gone:
+        if not quiet:
+            click.echo(f"gone       {_name(result)}: deleted on the server; it stays on this disk")
+    elif result.error:
         click.echo(f"failed     {_name(result)}: {printable(result.error)}", err=True)
     elif result.outcome is not None:
         _print_outcome(result, quiet)
@@ -214,13 +221,15 @@ def _print_summary(report: Report) -> None:
     delivered = sum(r.status == "delivered" for r in report.results)
     damaged = sum(r.status == "damaged" for r in report.results)
     known = sum(r.up_to_date for r in report.results)
-    failed = sum(bool(r.error) for r in report.results)
-    if not delivered and not damaged and not failed:
+    failed = sum(r.status == "failed" for r in report.results)
+    gone = sum(r.gone for r in report.results)
+    if not delivered and not damaged and not failed and not gone:
         click.echo(f"nothing to sync: {report.origin} has all {known} run{'s' * (known != 1)} below here")
         return
     parts = [f"{delivered} delivered to {report.origin} as {printable(report.account)}"]
     parts += [f"{damaged} damaged"] if damaged else []
     parts += [f"{known} up to date"] if known else []
+    parts += [f"{gone} deleted on the server"] if gone else []
     parts += [f"{failed} failed"] if failed else []
     click.echo(", ".join(parts))
 

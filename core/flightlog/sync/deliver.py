@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..client import Client, Patience, path_of
 from ..contents import ArtifactRecord, Named, named_files
-from ..errors import DivergedError, PermanentError
+from ..errors import DivergedError, GoneError, PermanentError
 from ..journal.reader import writer_folders
 from ..protocol.messages import Receipt, WriterState, format_ranges
 from ..rundir import RunDir
@@ -22,17 +22,28 @@ from .records import EMPTY, Delivered, WriterDelivery
 from .uploads import FileDelivery
 
 
-class Progress(Protocol):
-    """Who is told how a delivery goes on."""
-
-    def begin(self, name: str, total: int) -> None:
-        """A run of `total` bytes begins, as far as is known yet."""
+class RunProgress(Protocol):
+    """Who is told how the delivery of one run goes on."""
 
     def more(self, total: int) -> None:
         """It has turned out to have `total` bytes more."""
 
     def advance(self, size: int) -> None:
         """So many bytes of it have been dealt with."""
+
+    def end(self) -> None:
+        """It is over, however it went."""
+
+
+class Progress(Protocol):
+    """Who is told how deliveries go on. Several runs are delivered at once, each with a RunProgress of its own.
+
+    All calls come from threads of the sync, but never two at the same time.
+    """
+
+    def begin(self, name: str, total: int) -> RunProgress:
+        """A run of `total` bytes begins, as far as is known yet."""
+        ...
 
 
 @dataclass(slots=True)
@@ -61,46 +72,45 @@ class Delivery:
     Args:
         client: the server, with a key.
         server_id: the server's identity, from its hello.
-        workspace: the workspace that runs go to which name none themselves.
-        override_workspace: the workspace that all runs go to, whatever they name.
         patience: how long to try again what may work later.
-        progress: who is told how it goes on.
         verify: read every file, also those that the server has already: the runs are to be deleted here.
+        restore: bring back runs that were deleted on the server.
     """
 
     def __init__(
-        self,
-        client: Client,
-        server_id: str,
-        workspace: str,
-        override_workspace: str | None,
-        patience: Patience,
-        progress: Progress,
-        verify: bool = False,
+        self, client: Client, server_id: str, patience: Patience, *, verify: bool = False, restore: bool = False
     ) -> None:
         self._verify = verify
+        self._restore = restore
         self._client = client
         self._server_id = server_id
-        self._workspace = workspace
-        self._override = override_workspace
         self._patience = patience
-        self._progress = progress
 
-    def run(self, directory: RunDir, identity: Identity) -> Outcome:
+    def run(self, directory: RunDir, identity: Identity, workspace: str, progress: RunProgress) -> Outcome:
         """Deliver a run.
+
+        Args:
+            directory: the run directory.
+            identity: who the run is, on the server.
+            workspace: the workspace that it goes to.
+            progress: who is told how it goes on.
 
         Raises:
             PermanentError, RetryableError: the server will not, or cannot now; what it has taken stays taken.
         """
-        workspace = self._override or identity.workspace or self._workspace
+        self._progress = progress
         outcome = Outcome(directory, identity, workspace)
         outcome.journal = directory.journal_sizes()
         outcome.alive = alive(directory)
         if identity.spec_fault:
             outcome.faults.append(f"{identity.spec_fault} (the journal is delivered)")
-        self._progress.begin(identity.name, sum(n for sizes in outcome.journal.values() for n in sizes.values()))
         run_path = f"runs/{path_of(workspace, identity.project, identity.id)}"
-        registered = self._call(lambda: self._client.json("PUT", run_path, json={"alive": outcome.alive}))
+        about = {"alive": outcome.alive, "restore": self._restore}
+        try:
+            registered = self._call(lambda: self._client.json("PUT", run_path, json=about))
+        except GoneError:
+            self._remember(outcome, gone=True)
+            raise
         with self._client.understood():
             outcome.url = self._client.origin + str(registered["run"]["url"])
         named = Named()
@@ -191,13 +201,15 @@ class Delivery:
         spec_only = before == 1 and bool(outcome.identity.spec_fault)
         outcome.complete = not outcome.faults or (spec_only and len(outcome.faults) == 1)
 
-    def _remember(self, outcome: Outcome) -> None:
+    def _remember(self, outcome: Outcome, *, gone: bool = False) -> None:
         known = state.load(outcome.directory)
         known[self._client.origin] = state.Synced(
             server_id=self._server_id,
             workspace=outcome.workspace,
             project=outcome.identity.project,
             url=outcome.url,
+            run_id=outcome.identity.id,
+            gone=gone,
             journal=outcome.journal,
             complete=outcome.complete,
             alive=outcome.alive,

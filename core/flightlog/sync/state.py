@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,11 @@ _MAX = 64 << 20
 
 @dataclass(slots=True)
 class Synced:
-    """What one server has: `journal` is the sizes that were delivered, `complete` that nothing was left behind."""
+    """What one server has.
+
+    `journal` is the sizes that were delivered, `complete` that nothing was left behind, `gone` that the run was deleted
+    on the server: it is not pending, and nothing of it is proven. `run_id` is what it is called there ("": as here).
+    """
 
     server_id: str
     workspace: str
@@ -30,6 +35,13 @@ class Synced:
     alive: bool = False
     synced_at: float = 0.0
     faults: list[str] = field(default_factory=list)
+    run_id: str = ""
+    gone: bool = False
+
+    @property
+    def target(self) -> tuple[str, str, str]:
+        """The workspace, project and id that it was delivered as."""
+        return self.workspace, self.project, self.run_id
 
 
 def load(directory: RunDir) -> dict[str, Synced]:
@@ -78,13 +90,49 @@ def _fallback(directory: RunDir) -> Path:
     return home / "flightlog" / "sync" / f"{name}.json"
 
 
-def is_pending(directory: RunDir, origin: str, server_id: str) -> bool:
-    """Tell whether a server lacks anything of a run: records, by the journal's sizes, or that it has died since."""
+def is_pending(
+    directory: RunDir,
+    origin: str,
+    server_id: str,
+    target: tuple[str | None, str | None, str | None] = (None, None, None),
+) -> bool:
+    """Tell whether a server lacks anything of a run: records, by the journal's sizes, or that it has died since.
+
+    No journal is read. A run that was deleted on the server is not pending.
+
+    Args:
+        directory: the run directory.
+        origin, server_id: the server, and who it says that it is.
+        target: the workspace, project and id that it is wanted as there; None for each where any will do.
+    """
     known = load(directory).get(origin)
-    return (
-        known is None
-        or known.server_id != server_id
-        or not known.complete
-        or known.journal != directory.journal_sizes()
-        or known.alive is not alive(directory)
+    if known is None or known.server_id != server_id:
+        return True
+    if any(want not in (None, has) for want, has in zip(target, known.target, strict=True)):
+        return True
+    return not known.gone and (
+        not known.complete or known.journal != directory.journal_sizes() or known.alive is not alive(directory)
     )
+
+
+def unseen_bytes(directory: RunDir, known: Synced | None) -> int:
+    """Return how many bytes of a run may be new to a server: an upper bound, from sizes and times alone.
+
+    Args:
+        directory: the run directory.
+        known: what the server has; None where that is nothing.
+    """
+    had = known.journal if known else {}
+    grown = 0
+    for writer, sizes in directory.journal_sizes().items():
+        before = had.get(writer, {})
+        grown += sum(max(0, size - before.get(name, 0)) for name, size in sizes.items())
+    newer = known.synced_at if known and known.complete else 0.0
+    for folder, folders, names in os.walk(directory.files):
+        if Path(folder) == directory.files and "journal" in folders:
+            folders.remove("journal")
+        for name in names:
+            with contextlib.suppress(OSError):
+                facts = (Path(folder) / name).lstat()
+                grown += facts.st_size if facts.st_mtime >= newer else 0
+    return grown
