@@ -303,6 +303,22 @@ def test_an_enormous_write_costs_its_beginning() -> None:
     assert sum(len(text) for _, text in kept) < MAX_WRITE and len(kept) + dropped == lines + 1
 
 
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_line_of_many_megabytes_keeps_its_beginning(end: str) -> None:
+    """In one write: cut as any other long line is; the lines before it are counted, what a return brought stays."""
+    records: list[dict[str, Any]] = []
+    recorder = Recorder(records.append)
+    recorder.take("stdout", "begun")
+    recorder.flush()
+    recorder.take("stdout", " and ended\ngone\ngone\n" + "head " + "x" * (2 * MAX_WRITE) + end)
+    recorder.take("stdout", "\n" * (not end) + "bar " * MAX_WRITE + "\r100 %" + end)
+    recorder.close()
+    lines = [*dict(line for record in records for line in record["lines"]).values()]
+    assert [line[:6] for line in lines] == ["begun", "head x", "100 %"]
+    assert len(lines[1]) == WIDTH + 1 and lines[1].endswith("…")
+    assert sum(record.get("dropped", 0) for record in records) == 2
+
+
 def test_a_failing_journal_does_not_stop_print(monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs one warning, and what comes later is recorded."""
     from flightlog import terminal

@@ -192,6 +192,35 @@ console.stop()
     assert lines and set(lines) == {"x" * 99}
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_an_unbuffered_stream_loses_nothing_to_signals(script: Script, tmp_path: Path, stream: str) -> None:
+    """`python -u` drops what one write(2) into a full pipe leaves when a signal ends it; into a file it never does."""
+    source = (
+        START
+        + """
+stream = getattr(sys, sys.argv[2])
+signal.signal(signal.SIGALRM, lambda number, frame: None)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for i in range(60):
+    print(f"{i:03d} " + "é" * 200_000, file=stream)
+    if i % 20 == 0 and os.fork() == 0:
+        print("child", file=stream)
+        os._exit(0)
+signal.setitimer(signal.ITIMER_REAL, 0, 0)
+console.stop()
+assert "write" not in stream.__dict__
+"""
+    )
+    with (tmp_path / "seen").open("wb") as seen:
+        (tmp_path / "script.py").write_text(source)
+        subprocess.run(
+            [sys.executable, "-u", "script.py", "fd", stream],
+            cwd=tmp_path, env=environment(), stdout=seen, stderr=seen, timeout=60, check=True,
+        )  # fmt: skip
+    shown = (tmp_path / "seen").read_text()
+    assert shown.count("é") == 60 * 200_000 and shown.count("child") == 3
+
+
 def test_children_outlive_a_killed_training(tmp_path: Path) -> None:
     """They go on printing where they printed, and what they print is recorded until nobody is left."""
     source = (

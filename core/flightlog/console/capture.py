@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import weakref
@@ -15,7 +16,7 @@ from ..journal.housekeeper import Housekeeper
 from ..terminal import guarded, warn_once
 from .recorder import Recorder
 from .sink import JournalSink
-from .streams import FollowedStream
+from .streams import FollowedStream, WholeWrites
 
 if TYPE_CHECKING:
     from .descriptors import Diversion
@@ -53,6 +54,7 @@ class Console:
         self._sink = JournalSink(journal)
         self._recorder = Recorder(emit or self._sink)
         self._followed: list[FollowedStream] = []
+        self._whole: list[WholeWrites] = []
         self._diversion: Diversion | None = None
         self._housekeeper: Housekeeper | None = None
         self._cells: Any = None
@@ -97,6 +99,9 @@ class Console:
             for followed in self._followed:
                 followed.let_go()
             self._followed.clear()
+            for whole in self._whole:
+                whole.let_go()
+            self._whole.clear()
             self._recorder.close()
             if self._housekeeper is not None:
                 self._housekeeper.stop()
@@ -129,6 +134,10 @@ class Console:
             warn_once("console fd", f'console="fd" is not possible here ({error}); Python\'s own output is recorded.')
             return
         self._diversion = diversion
+        for stream in {id(stream): stream for stream in (sys.stdout, sys.stderr)}.values():
+            if _descriptor(stream) in diversion.descriptors and WholeWrites.are_needed(stream):
+                with contextlib.suppress(AttributeError, TypeError):
+                    self._whole.append(WholeWrites(stream))
 
     def _follow(self) -> None:
         """Follow Python's streams, but those that end in a descriptor which is followed already."""
@@ -180,6 +189,8 @@ class Console:
         self._recorder.abandon()
         self._sink.abandon()
         self._housekeeper = None
+        for whole in self._whole:
+            whole.renew()
         if self._diversion is not None:
             self._diversion.abandon()
 

@@ -123,9 +123,10 @@ class Recorder:
 
     def _show(self, stream: str, text: str) -> None:
         if len(text) > MAX_WRITE:
-            cut = max(text.find("\n", len(text) - MAX_WRITE), len(text) - MAX_WRITE)
-            self._outbox.drop(stream, text.count("\n", 0, cut))
-            text = text[cut:]
+            text, dropped = _shortened(text)
+            if dropped and self._screens[stream].in_line:
+                text, dropped = f"\n{text}", dropped - 1  # the first newline has ended what was begun before
+            self._outbox.drop(stream, dropped)
         lines = self._screens[stream].feed(text, time.monotonic())
         if lines:
             self._outbox.add(stream, lines)
@@ -174,3 +175,22 @@ class Recorder:
                 self._taken.popleft()  # not to stand in the way of all that follow
                 raise
             self._taken.popleft()
+
+
+def _shortened(text: str) -> tuple[str, int]:
+    """Return of a text that is too long its last lines, and how many newlines before them are left out.
+
+    Of a line that is too long by itself its beginning is returned, as the screen would cut it, unless a carriage return
+    lets its end take the place of that.
+    """
+    cut = len(text) - MAX_WRITE
+    end = text.find("\n", cut)
+    if -1 < end < len(text) - 1:
+        return text[end + 1 :], text.count("\n", 0, end + 1)
+    begin = text.rfind("\n", 0, cut) + 1
+    returned = text.find("\r", cut, len(text) - 1)
+    if returned >= 0:
+        whole = text[returned:]
+    else:
+        whole = text[begin : begin + MAX_WRITE] + ("\n" if end >= 0 else "")
+    return whole, text.count("\n", 0, begin)

@@ -172,6 +172,12 @@ class Screen:
                 self._escape(token, finished, now)
         return finished
 
+    @property
+    def in_line(self) -> bool:
+        """Whether a line has been begun that has no end yet."""
+        row = self._rows[self._at]
+        return bool(row.number) and not row.finished
+
     def changed(self, now: float, *, all: bool = False) -> list[Line]:
         """Return the lines that have changed since they were told, and whose time to be told again has come.
 

@@ -7,9 +7,15 @@ it long ago is heard as well. Whoever replaces sys.stdout later is not in the wa
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
+import threading
 from collections.abc import Callable
 from typing import Any
+
+# Encodings of which any part can be encoded by itself.
+_STATELESS = ("utf-8", "ascii", "iso8859-1")
 
 
 class FollowedStream:
@@ -66,6 +72,61 @@ class FollowedStream:
                 del self._stream.write
             else:
                 self._stream.write = self._before
+
+
+class WholeWrites:
+    """An unbuffered Python stream (`python -u`, PYTHONUNBUFFERED) whose writes are completed.
+
+    Such a stream hands its text to write(2) once and forgets what that did not take. Into a file it takes everything;
+    into a pipe or pseudo-terminal that is full it takes a part when the process forks or is sent a signal meanwhile
+    (pipe(7)). Where we have put a pipe in the place of a file, the rest would be lost by our doing.
+
+    Args:
+        stream: a text stream.
+
+    Raises:
+        AttributeError, TypeError: its `write` cannot be followed.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._lock = threading.RLock()
+        original = stream.write
+
+        def write(text: Any, /) -> Any:
+            if type(text) is not str or not text:
+                return original(text)
+            with self._lock:
+                stream.flush()
+                _write_whole(stream.buffer, text.encode(stream.encoding, stream.errors))
+            return len(text)
+
+        self._write = write
+        stream.write = write
+
+    @staticmethod
+    def are_needed(stream: Any) -> bool:
+        """Tell whether a stream is one of those."""
+        try:
+            return isinstance(stream.buffer, io.RawIOBase) and codecs.lookup(stream.encoding).name in _STATELESS
+        except Exception:  # no text stream of Python's own; whatever it is, it sees to its writes itself
+            return False
+
+    def let_go(self) -> None:
+        """Put back what was there, unless somebody has followed the stream after us: then ours stays, and does no harm."""
+        if _own(self._stream).get("write") is self._write:
+            with contextlib.suppress(AttributeError, TypeError):
+                del self._stream.write
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have been writing."""
+        self._lock = threading.RLock()
+
+
+def _write_whole(raw: io.RawIOBase, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[raw.write(view) or 0 :]
 
 
 def _own(stream: Any) -> dict[str, Any]:
