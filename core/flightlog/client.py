@@ -6,7 +6,6 @@ Errors are told apart here, once: what will never work is a PermanentError, what
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json as jsonlib
 import os
 import random
@@ -14,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
 import requests.auth
 
 from .errors import AuthError, DivergedError, FlightlogError, GoneError, PermanentError, RetryableError
+from .origin import is_loopback, origin_of
 from .protocol.messages import VERSION
 from .terminal import printable
 
@@ -40,36 +40,6 @@ class _Bearer(requests.auth.AuthBase):
         if self._key is not None:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
-
-
-def origin_of(url: str) -> str:
-    """Return the scheme://host[:port] of an address, in lower case, without the port that goes without saying.
-
-    Raises:
-        PermanentError: it is no http or https address.
-    """
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise PermanentError(f"{url!r}: a server's address is http://HOST:PORT or https://HOST, without a path")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise PermanentError(f"{url!r} is no address of a server; http://HOST:PORT or https://HOST is needed")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + (f":{port}" if port and port != usual else "")
-
-
-def is_loopback(origin: str) -> bool:
-    """Tell whether an origin is on this machine."""
-    host = urlsplit(origin).hostname or ""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from .client import is_loopback, origin_of
 from .errors import KeyNeeded, SettingsError
+from .origin import is_loopback, origin_of
 from .rundir import atomic_write
 from .settings import DEFAULT_SERVER, Settings, config_home
 

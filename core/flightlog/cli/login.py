@@ -7,8 +7,9 @@ import sys
 import click
 
 from .. import keys, settings
-from ..client import Client, Patience, is_loopback
+from ..client import Client, Patience
 from ..errors import FlightlogError, KeyNeeded
+from ..origin import is_loopback
 from ..terminal import printable
 
 

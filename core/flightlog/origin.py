@@ -1,0 +1,43 @@
+"""Addresses of servers: what of them a key is bound to, and whether they lie on this machine.
+
+Apart from the client, which needs an HTTP library: a training asks for no more than this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from urllib.parse import urlsplit
+
+from .errors import PermanentError
+
+
+def origin_of(url: str) -> str:
+    """Return the scheme://host[:port] of an address, in lower case, without the port that goes without saying.
+
+    Raises:
+        PermanentError: it is no http or https address.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise PermanentError(f"{url!r}: a server's address is http://HOST:PORT or https://HOST, without a path")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise PermanentError(f"{url!r} is no address of a server; http://HOST:PORT or https://HOST is needed")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + (f":{port}" if port and port != usual else "")
+
+
+def is_loopback(origin: str) -> bool:
+    """Tell whether an origin is on this machine."""
+    import ipaddress
+
+    host = urlsplit(origin).hostname or ""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
