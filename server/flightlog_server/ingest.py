@@ -1,99 +1,104 @@
 """Taking in a run's records: idempotent by (run, writer, seq), in one transaction with the new high-water mark.
 
-The lines are stored as they came; what is read from them (the run's row, the metric index, its media) is an index that
-can be made again.
+The lines are stored as they came (store/journals.py); what is shown of them is an index (indexing.py). Two things make
+a batch more than an appendix. Lines may fill a gap that another copy of the run had declared lost: then a line behind
+them that is known already must prove that it is the same journal. And a copy that was continued on another machine
+becomes a branch, a writer of its own that shares its beginning with the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 import zstandard
 from sqlalchemy.engine import Connection
 
-from flightlog.journal.define import Definitions
 from flightlog.journal.order import parents_of
-from flightlog.journal.record import Line, Record, check
-from flightlog.journal.rewind import Rewinds
+from flightlog.journal.record import Line, check
 from flightlog.journal.scan import parsed
-from flightlog.journal.values import spell
-from flightlog.protocol.digest import BLOCK, JournalDigest
-from flightlog.protocol.messages import MAX_BATCH, MAX_SPAN, Ranges, WriterState
+from flightlog.protocol.digest import JournalDigest
+from flightlog.protocol.messages import MAX_BATCH, MAX_SPAN, Ranges, WriterState, branch_name
 
 from .errors import ApiError, malformed
-from .metrics.index import add_records
-from .standing import Clock, Said, Standing, gathered, said_by
-from .store.database import insert_new
-from .store.schema import batches, events, media, runs, writers
+from .indexing import RunIndex
+from .store import journals
+from .store.objects import Objects
+from .store.schema import runs, writers
 
-_HASH = 32
-_EVENTS = ("alert",)
+_EMPTY = JournalDigest().upto(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A stretch of a writer's journal as a client sends it.
 
-    `first` is the seq it begins with (a lost one, perhaps), `before` the digest of all lines before that, `lost` the
-    ranges that no copy the client has can read.
+    Attributes:
+        first: the seq it begins with (a lost one, perhaps).
+        before: the digest of all lines before that; None where the first line is one that is here and shows it.
+        lines: the lines' bytes.
+        lost: the ranges that no copy the client has can read.
+        base: for the first batch of a branch, the writer that it shares the lines before `first` with.
     """
 
     first: int
-    before: str
+    before: str | None
     lines: bytes
     lost: Ranges
+    base: str | None = None
 
 
-def decompress(body: bytes) -> bytes:
+def decompress(body: bytes, limit: int = MAX_BATCH) -> bytes:
     """Undo the zstd of a request's body, to a bounded size. Raises ApiError."""
     reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(body, read_across_frames=True)
     try:
-        lines = reader.read(MAX_BATCH + 1)
+        content = reader.read(limit + 1)
     except zstandard.ZstdError as error:
         raise malformed(f"The body is not zstd: {error}") from None
-    if len(lines) > MAX_BATCH:
-        raise ApiError(413, "too_large", f"A batch has at most {MAX_BATCH} bytes of lines; send smaller ones.")
-    return lines
+    if len(content) > limit:
+        raise ApiError(413, "too_large", f"A batch has at most {limit} bytes of lines; send smaller ones.")
+    return content
 
 
 def parse(lines: bytes) -> list[Line]:
     """Check the lines of a batch. Raises ApiError naming the first that is not sound or out of order."""
     checked: list[Line] = []
-    for number, raw in enumerate(_split(lines), 1):
+    last = 0
+    for number, raw in enumerate(journals.split(lines), 1):
         line = check(raw)
-        if line is None or (checked and line.seq <= checked[-1].seq):
+        if line is None or line.seq <= last:
             raise malformed(f"Line {number} of the batch is not a sound record in its place.")
         checked.append(line)
+        last = line.seq
     return checked
 
 
-def _split(lines: bytes) -> list[bytes]:
-    return [part + b"\n" for part in lines.removesuffix(b"\n").split(b"\n")] if lines else []
-
-
-def store(connection: Connection, run: Any, writer_name: str, batch: Batch) -> WriterState:
+def store(connection: Connection, objects: Objects, run: Any, writer_name: str, batch: Batch) -> WriterState:
     """Store a batch and return what is here of the writer then.
 
-    Lines that are here already are compared, not stored again.
+    Lines that are here already are compared, not stored again; those that were declared lost are put in their place.
 
     Raises:
-        ApiError: 409 `expected` for a hole, 409 `diverged` where the bytes before or in it are not those that are here.
+        ApiError: 409 `expected` for a hole, 409 `diverged` where the bytes before or in it are not those that are here,
+            409 `unproven` where lines would fill a gap and nothing shows that they belong there.
     """
-    writer = _writer(connection, run.id, writer_name)
+    connection.execute(sa.select(runs.c.id).where(runs.c.id == run.id).with_for_update())
     found = parse(batch.lines)
     last = _check_shape(batch, found)
+    writer = _row(connection, run.id, writer_name) or _begin(connection, objects, run.id, writer_name, batch, found)
     if batch.first > writer.last_seq + 1:
         raise ApiError(409, "expected", f"Seq {writer.last_seq + 1} is expected next.", expected=writer.last_seq + 1)
-    if digest_upto(connection, writer, batch.first - 1).upto(batch.first - 1) != batch.before:
-        raise _diverged(writer_name)
-    _compare_known(connection, writer, batch, found)
+    _check_before(connection, objects, writer, batch, found)
+    filling = _compare(connection, objects, writer, found)
     fresh = [line for line in found if line.seq > writer.last_seq]
+    if filling:
+        _fill(connection, objects, run, writer, filling)
+        writer = _known(connection, writer.id)
     if last > writer.last_seq:
-        _append(connection, run, writer, batch, fresh, last)
-        writer = _writer(connection, run.id, writer_name)
+        _append(connection, objects, run, writer, batch, fresh, last)
+        writer = _known(connection, writer.id)
     return _state(connection, writer)
 
 
@@ -103,267 +108,214 @@ def _diverged(writer_name: str) -> ApiError:
 
 def _check_shape(batch: Batch, found: Sequence[Line]) -> int:
     """Return the last seq of a batch, whose lines and lost ranges must follow each other without a hole."""
-    spans = sorted([*((line.seq, line.seq) for line in found), *batch.lost])
+    spans = sorted([*((line.seq, line.seq) for line in found), *batch.lost]) if batch.lost else None
     expected = batch.first
-    for a, b in spans:
+    for a, b in spans if spans is not None else ((line.seq, line.seq) for line in found):
         if a != expected:
             raise malformed(f"Seq {expected} is neither in the batch nor declared lost.")
         expected = b + 1
-    if not spans:
+    if expected == batch.first:
         raise malformed("The batch is empty.")
     if expected - batch.first > MAX_SPAN:
         raise malformed(f"A batch spans at most {MAX_SPAN} seqs, lost ones included.")
     return expected - 1
 
 
-def _compare_known(connection: Connection, writer: Any, batch: Batch, found: Sequence[Line]) -> None:
-    """Raise `diverged` unless those lines of the batch that are here already are the same."""
-    upto = max((line.seq for line in found if line.seq <= writer.last_seq), default=0)
-    if not upto:
+def _check_before(connection: Connection, objects: Objects, writer: Any, batch: Batch, found: Sequence[Line]) -> None:
+    """Raise `diverged` unless a batch follows what is here; without `before` its first line has to show it."""
+    upto = batch.first - 1
+    if batch.before is None:
+        # Two copies that went apart never write the same line again: the clock is in it.
+        shown = next(journals.lines(connection, objects, writer, batch.first, batch.first), None)
+        if shown is None or not found or found[0].seq != batch.first:
+            raise malformed("Without `before` a batch begins with a line that is here.")
+        if shown.raw != found[0].raw:
+            raise _diverged(writer.name)
         return
-    here = {line.seq: line.raw for line in stored_lines(connection, writer.id, batch.first, upto)}
-    if any(line.seq in here and here[line.seq] != line.raw for line in found if line.seq <= upto):
+    known = writer.digest if upto == writer.last_seq else None
+    if (known or journals.digest_upto(connection, objects, writer, upto).upto(upto)) != batch.before:
         raise _diverged(writer.name)
 
 
-def _append(connection: Connection, run: Any, writer: Any, batch: Batch, fresh: Sequence[Line], last: int) -> None:
-    digest = digest_upto(connection, writer, writer.last_seq)
-    for line in fresh:
-        digest.add(line.seq, line.raw)
-    first = writer.last_seq + 1
-    if fresh:
-        raw = b"".join(line.raw for line in fresh)
-        connection.execute(
-            batches.insert().values(
-                writer_id=writer.id,
-                first_seq=first,
-                last_seq=last,
-                lines=zstandard.ZstdCompressor(level=3).compress(raw),
-            )
-        )
-    whole = digest.complete_blocks(last)
-    lost = [*writer.lost, *([max(a, first), b] for a, b in batch.lost if b >= first)]
-    records = _records(fresh)
-    parents = next((parents_of(r.data) for r in records if r.kind == "run" and r.seq == 1), writer.parents)
-    connection.execute(
-        writers.update()
-        .where(writers.c.id == writer.id)
-        .values(last_seq=last, blocks=b"".join(whole), lost=lost, parents=parents)
-    )
-    _index(connection, run, writer, records, len(fresh), _place(connection, run.id, writer, parents))
+def _compare(connection: Connection, objects: Objects, writer: Any, found: Sequence[Line]) -> list[Line]:
+    """Hold those lines of a batch that are of known seqs against what is here.
+
+    Returns:
+        Those that fill gaps.
+
+    Raises:
+        ApiError: `diverged` where a line is here with other bytes; `unproven` where gaps would be filled with no line
+            behind them that is the same.
+    """
+    known = [line for line in found if line.seq <= writer.last_seq]
+    gaps = [line for line in known if any(a <= line.seq <= b for a, b in writer.lost)] if writer.lost else []
+    same = 0
+    for first, last in _stretches(known):
+        here = {line.seq: line.raw for line in journals.lines(connection, objects, writer, first, last)}
+        for line in known:
+            if first <= line.seq <= last and line.seq in here:
+                if here[line.seq] != line.raw:
+                    raise _diverged(writer.name)
+                same = line.seq
+    if gaps and same < gaps[-1].seq:
+        text = "Lines for a gap come with a line behind them that is here: without it they may be another journal's."
+        raise ApiError(409, "unproven", text)
+    return gaps
 
 
-def _records(lines: Sequence[Line]) -> list[Record]:
-    return [record for line in lines if (record := parsed(line)) is not None]
+def _stretches(lines: Sequence[Line]) -> Iterator[tuple[int, int]]:
+    """Yield the (first, last) seqs of lines that follow each other without a hole."""
+    start = 0
+    for at in range(1, len(lines) + 1):
+        if at == len(lines) or lines[at].seq != lines[at - 1].seq + 1:
+            yield lines[start].seq, lines[at - 1].seq
+            start = at
 
 
-def _stand_anew(connection: Connection, run_id: int, guides: tuple[Definitions, Rewinds]) -> Standing:
-    """Read all records of a run again, whose writers' places are known: new ones change how they are to be seen."""
-    standing = Standing()
-    for row in connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.last_seq > 0)).all():
-        clock = Clock(row.floor, row.depth)
-        standing.add(row.name, clock, _read(connection, row), guides)
-        connection.execute(writers.update().where(writers.c.id == row.id).values(at=clock.at))
-    return standing
-
-
-def _order_anew(connection: Connection, run_id: int) -> list[Said]:
-    """Give all writers of a run their places again; return what they say of how records are to be seen."""
-    rows = connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.last_seq > 0)).all()
-    waiting = {row.name: row for row in rows}
-    known: dict[str, Any] = {}
-    said: list[Said] = []
-    while waiting:
-        ready = [row for row in waiting.values() if not any(p in waiting for p in row.parents if p != row.name)]
-        for row in ready or list(waiting.values()):
-            clock = _behind(connection, row.parents, known) if ready else Clock()  # parents in a circle do not count
-            place = {"floor": clock.at, "depth": clock.depth}
-            said += said_by(row.name, clock, _read(connection, row))
-            place["at"] = clock.at
-            connection.execute(writers.update().where(writers.c.id == row.id).values(place))
-            known[row.name] = connection.execute(sa.select(writers).where(writers.c.id == row.id)).one()
-            del waiting[row.name]
-    return said
-
-
-def _read(connection: Connection, writer: Any) -> Iterator[Record]:
-    """Yield a writer's records, a batch of them at a time."""
-    query = sa.select(batches.c.lines).where(batches.c.writer_id == writer.id).order_by(batches.c.first_seq)
-    for (blob,) in connection.execute(query):
-        lines = (check(raw) for raw in _split(zstandard.ZstdDecompressor().decompress(blob)))
-        yield from _records([line for line in lines if line is not None])
-
-
-def _place(connection: Connection, run_id: int, writer: Any, parents: dict[str, int]) -> Clock | None:
-    """Return a writer's place in the order before this batch; None where the batch changes that of others."""
-    others = connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.id != writer.id)).all()
-    if any(other.parents.get(writer.name, 0) > writer.last_seq for other in others):
-        return None  # what they had seen of this writer arrives only now
-    if writer.last_seq or not parents:
-        return Clock(writer.at, writer.depth)
-    known = {other.name: other for other in others if other.last_seq}
-    clock = _behind(connection, parents, known)
-    connection.execute(writers.update().where(writers.c.id == writer.id).values(floor=clock.at, depth=clock.depth))
-    return clock
-
-
-def _behind(connection: Connection, parents: dict[str, int], known: dict[str, Any]) -> Clock:
-    """Return the place of a writer that begins: behind what it has seen of its parents."""
-    seen = [(_time_at(connection, known[p], seq), known[p].depth + 1, p) for p, seq in parents.items() if p in known]
-    at, depth, _ = max(seen, default=(0.0, 0, ""))
-    return Clock(at, depth)
-
-
-def _time_at(connection: Connection, writer: Any, seq: int) -> float:
-    if seq >= writer.last_seq:
-        return float(writer.at)
-    times = [line.t for line in stored_lines(connection, writer.id, 1, seq)]
-    return max([float(writer.floor), *times])
-
-
-def _index(
-    connection: Connection, run: Any, writer: Any, records: Sequence[Record], count: int, clock: Clock | None
+def _append(
+    connection: Connection, objects: Objects, run: Any, writer: Any, batch: Batch, fresh: Sequence[Line], last: int
 ) -> None:
-    """Bring what is shown of the run up to these records."""
-    row = connection.execute(sa.select(runs).where(runs.c.id == run.id)).one()
-    standing = Standing(row.config, row.summary, row.step, row.records, row.updated_at, **row.standing)
-    news = [] if clock is None else said_by(writer.name, replace(clock), records)
-    guides = gathered(_order_anew(connection, run.id) if clock is None else [*standing.said(), *news])
-    if clock is None or (news and row.records):
-        standing = _stand_anew(connection, run.id, guides)
-    else:
-        standing.add(writer.name, clock, records, guides)
-        connection.execute(writers.update().where(writers.c.id == writer.id).values(at=clock.at))
-    _hide(connection, run.id, guides[1])
-    fold = standing.fold()
-    identity = fold.identity
-    connection.execute(
-        runs.update()
-        .where(runs.c.id == run.id)
-        .values(
-            {
-                runs.c.name: _text(identity.get("name")) or row.name,
-                runs.c.group: _text(identity.get("group")),
-                runs.c.job_type: _text(identity.get("job_type")),
-                runs.c.notes: _text(identity.get("notes")),
-                runs.c.host: _text(identity.get("host")),
-                runs.c.command: _words(identity.get("command")),
-                runs.c.tags: fold.tags,
-                runs.c.state: fold.state,
-                runs.c.preempting: fold.preempting,
-                runs.c.definitions: [definition.data() for definition in guides[0]],
-                runs.c.started_at: fold.started_at,
-                runs.c.finished_at: fold.finished_at,
-                runs.c.standing: standing.kept(),
-                runs.c.updated_at: standing.updated_at,
-                runs.c.config: standing.config,
-                runs.c.summary: standing.summary,
-                runs.c.step: standing.step,
-                runs.c.records: row.records + count,
-                runs.c.version: row.version + 1,
-            }
-        )
+    digest = journals.digest_upto(connection, objects, writer, writer.last_seq)
+    journals.add_to_digest(digest, fresh)
+    grown = journals.append(connection, writer.id, fresh) if fresh else 0
+    before = writer.last_seq
+    facts = {
+        "last_seq": last,
+        "blocks": b"".join(digest.complete_blocks(last)),
+        "digest": digest.upto(last),
+        "lost": [*writer.lost, *([max(a, before + 1), b] for a, b in batch.lost if b > before)],
+        "loose": writer.loose + grown,
+        "parents": _parents(fresh) or writer.parents,
+    }
+    connection.execute(writers.update().where(writers.c.id == writer.id).values(facts))
+    RunIndex(connection, objects, run.id).append(_known(connection, writer.id), before, fresh)
+
+
+def _fill(connection: Connection, objects: Objects, run: Any, writer: Any, filling: Sequence[Line]) -> None:
+    """Put lines into gaps of a writer; the digests of all that share them are made anew."""
+    grown = journals.put_into_gaps(connection, objects, writer.id, filling)
+    seqs = [line.seq for line in filling]
+    facts = {
+        "lost": without(writer.lost, seqs),
+        "loose": writer.loose + grown,
+        "parents": _parents(filling) or writer.parents,
+    }
+    connection.execute(writers.update().where(writers.c.id == writer.id).values(facts))
+    sharing = [(writer.id, seqs)]
+    while sharing:
+        row_id, shared = sharing.pop()
+        row = _known(connection, row_id)
+        blocks, digest = journals.digest_anew(connection, objects, row, shared)
+        connection.execute(writers.update().where(writers.c.id == row_id).values(blocks=blocks, digest=digest))
+        for branch in connection.execute(sa.select(writers).where(writers.c.base_id == row_id)).all():
+            if inside := [seq for seq in shared if seq <= branch.base_seq]:
+                sharing.append((branch.id, inside))
+    RunIndex(connection, objects, run.id).fill(_known(connection, writer.id), filling)
+
+
+def _parents(lines: Sequence[Line]) -> dict[str, int]:
+    """Return the parents that a writer's first record names, if it is among these lines."""
+    record = parsed(lines[0]) if lines and lines[0].seq == 1 and lines[0].kind == "run" else None
+    return parents_of(record.data) if record else {}
+
+
+def without(ranges: Iterable[Sequence[int]], seqs: Iterable[int]) -> list[list[int]]:
+    """Return ranges of seqs without some of them, both in order."""
+    left: list[list[int]] = []
+    waiting = list(seqs)
+    at = 0
+    for a, b in ranges:
+        while at < len(waiting) and waiting[at] <= b:
+            if waiting[at] > a:
+                left.append([a, waiting[at] - 1])
+            a = max(a, waiting[at] + 1)
+            at += 1
+        if a <= b:
+            left.append([a, b])
+    return left
+
+
+# -- writers -----------------------------------------------------------------------------------------------------------
+
+
+def _row(connection: Connection, run_id: int, name: str) -> Any:
+    return connection.execute(sa.select(writers).where(writers.c.run_id == run_id, writers.c.name == name)).first()
+
+
+def _known(connection: Connection, writer_id: int) -> Any:
+    return connection.execute(sa.select(writers).where(writers.c.id == writer_id)).one()
+
+
+def _begin(
+    connection: Connection, objects: Objects, run_id: int, name: str, batch: Batch, found: Sequence[Line]
+) -> Any:
+    """Make a writer's row, and return it."""
+    facts: dict[str, Any] = {"last_seq": 0, "blocks": b"", "digest": _EMPTY, "parents": {}}
+    if batch.base is not None:
+        facts = _branch(connection, objects, run_id, name, batch, found)
+    elif "~" in name:
+        raise malformed(f"The writer {name} would be a branch; its first batch names its base.")
+    nothing = {"lost": [], "floor": 0.0, "depth": 0, "at": 0.0}
+    made = connection.execute(
+        writers.insert().values(run_id=run_id, name=name, **nothing, **facts).returning(writers.c.id)
     )
-    add_records(connection, run.id, writer.id, [r for r in records if r.kind == "log"])
-    rows = [
-        {
-            "run_id": run.id,
-            "writer": writer.name,
-            "seq": r.seq,
-            "step": r.step,
-            "timestamp": r.t,
-            "entries": spell(r.data),
-        }
-        for r in records
-        if r.kind == "media"
-    ]
-    insert_new(connection, media, rows)
-    shown = [r for r in records if r.kind in _EVENTS]
-    named = {"run_id": run.id, "writer": writer.name}
-    insert_new(
-        connection,
-        events,
-        [{**named, "seq": r.seq, "kind": r.kind, "timestamp": r.t, "data": spell(r.data)} for r in shown],
-    )
+    return _known(connection, made.scalar_one())
 
 
-def _hide(connection: Connection, run_id: int, rewinds: Rewinds) -> None:
-    """Note with each writer which of its records a rewind hides."""
-    if rewinds:
-        for row in connection.execute(sa.select(writers).where(writers.c.run_id == run_id)).all():
-            hidden = [list(pair) for pair in rewinds.of(row.name)]
-            if hidden != row.hidden:
-                connection.execute(writers.update().where(writers.c.id == row.id).values(hidden=hidden))
+def _branch(
+    connection: Connection, objects: Objects, run_id: int, name: str, batch: Batch, found: Sequence[Line]
+) -> dict[str, Any]:
+    """Return the facts of a writer that begins as a branch of another. Raises ApiError unless it has to be one."""
+    shared = batch.first - 1
+    base = _row(connection, run_id, str(batch.base))
+    if base is None or shared < 1 or base.last_seq <= shared or len(journals.origins(connection, base)) > _MOST:
+        raise malformed(f"{batch.base} is no writer that a branch could leave at seq {shared}.")
+    if not found or found[0].seq != batch.first or name != branch_name(base.name, found[0].raw):
+        raise malformed(f"A branch of {base.name} is named after its first line.")
+    digest = journals.digest_upto(connection, objects, base, shared)
+    other = next(journals.lines(connection, objects, base, batch.first, batch.first), None)
+    if digest.upto(shared) != batch.before or other is None:
+        raise _diverged(base.name)
+    if other.raw == found[0].raw:
+        raise malformed(f"{base.name} has this line; a branch begins with the first that is another.")
+    blocks = b"".join(digest.complete_blocks(shared))
+    place = {"base_id": base.id, "base_seq": shared, "parents": {base.name: shared}}
+    return {"last_seq": shared, "blocks": blocks, "digest": batch.before, **place}
 
 
-def _text(value: object) -> str | None:
-    return value[:10_000] if isinstance(value, str) and value else None
-
-
-def _words(value: object) -> list[str] | None:
-    return [str(word) for word in value] if isinstance(value, list) else None
-
-
-def _writer(connection: Connection, run_id: int, name: str) -> Any:
-    query = sa.select(writers).where(writers.c.run_id == run_id, writers.c.name == name)
-    row = connection.execute(query).first()
-    if row is None:
-        nothing = {"last_seq": 0, "blocks": b"", "lost": [], "parents": {}, "floor": 0.0, "depth": 0, "at": 0.0}
-        connection.execute(writers.insert().values(run_id=run_id, name=name, **nothing))
-        row = connection.execute(query).one()
-    return row
-
-
-def stored_lines(connection: Connection, writer_id: int, first: int, last: int) -> list[Line]:
-    """Return the stored lines of a writer from seq `first` to `last`."""
-    query = (
-        sa.select(batches.c.lines)
-        .where(batches.c.writer_id == writer_id, batches.c.last_seq >= first, batches.c.first_seq <= last)
-        .order_by(batches.c.first_seq)
-    )
-    found = []
-    for (blob,) in connection.execute(query):
-        for raw in _split(zstandard.ZstdDecompressor().decompress(blob)):
-            line = check(raw)
-            if line is not None and first <= line.seq <= last:
-                found.append(line)
-    return found
-
-
-def lines_of_run(connection: Connection, run_id: int) -> Iterator[tuple[str, Line]]:
-    """Yield (writer, line) of all that is stored of a run, writer by writer, a batch of them in memory at a time."""
-    query = (
-        sa.select(writers.c.name, batches.c.writer_id, batches.c.first_seq)
-        .join(batches, batches.c.writer_id == writers.c.id)
-        .where(writers.c.run_id == run_id)
-        .order_by(writers.c.name, batches.c.first_seq)
-    )
-    for name, writer_id, first_seq in connection.execute(query).all():
-        stored = sa.select(batches.c.lines).where(batches.c.writer_id == writer_id, batches.c.first_seq == first_seq)
-        blob = connection.execute(stored).scalar_one()
-        for raw in _split(zstandard.ZstdDecompressor().decompress(blob)):
-            if line := check(raw):
-                yield name, line
-
-
-def digest_upto(connection: Connection, writer: Any, seq: int) -> JournalDigest:
-    """Return the digest of a writer's lines up to `seq`, ready for the lines that follow."""
-    whole = min(seq // BLOCK, len(writer.blocks) // _HASH)
-    digest = JournalDigest([writer.blocks[i * _HASH : (i + 1) * _HASH] for i in range(whole)])
-    if seq > whole * BLOCK:
-        for line in stored_lines(connection, writer.id, whole * BLOCK + 1, seq):
-            digest.add(line.seq, line.raw)
-    return digest
+_MOST = journals.MAX_BRANCHES
 
 
 def writer_states(connection: Connection, run_id: int) -> dict[str, WriterState]:
     """Return what is here of each of a run's writers."""
-    states = {}
-    for row in connection.execute(sa.select(writers).where(writers.c.run_id == run_id)):
-        states[row.name] = _state(connection, row)
-    return states
+    rows = connection.execute(sa.select(writers).where(writers.c.run_id == run_id)).all()
+    return {row.name: _state(connection, row) for row in rows}
 
 
 def _state(connection: Connection, writer: Any) -> WriterState:
-    digest = digest_upto(connection, writer, writer.last_seq).upto(writer.last_seq)
-    return WriterState(int(writer.last_seq), digest, [(a, b) for a, b in writer.lost])
+    lost = [(a, b) for a, b in writer.lost]
+    if writer.base_id is None:
+        return WriterState(int(writer.last_seq), writer.digest, lost)
+    base = _known(connection, writer.base_id)
+    shared = int(writer.base_seq)
+    inherited = [(a, min(b, shared)) for a, b in _state(connection, base).lost if a <= shared]
+    return WriterState(int(writer.last_seq), writer.digest, [*inherited, *lost], (base.name, shared))
+
+
+def digests_at(connection: Connection, objects: Objects, writer: Any, seqs: Sequence[int]) -> dict[int, str]:
+    """Return the digests of a writer's lines up to each of these seqs, as far as it goes."""
+    inside = [seq for seq in seqs if seq <= writer.last_seq]
+    return {seq: journals.digest_upto(connection, objects, writer, seq).upto(seq) for seq in inside}
+
+
+def writer_row(connection: Connection, run_id: int, name: str) -> Any:
+    """Return a writer's row; None where the run has no such writer."""
+    return _row(connection, run_id, name)
+
+
+def lines_of_run(connection: Connection, objects: Objects, run_id: int) -> Iterator[tuple[str, Line]]:
+    """Yield (writer, line) of all that is stored of a run, writer by writer, a row of them in memory at a time."""
+    query = sa.select(writers).where(writers.c.run_id == run_id).order_by(writers.c.name)
+    for writer in connection.execute(query).all():
+        for line in journals.own_lines(connection, objects, writer):
+            yield writer.name, line

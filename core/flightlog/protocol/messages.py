@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ MAX_BATCH = 16 << 20  # bytes of lines in one records request, before compressio
 MAX_PACK = 64 << 20  # bytes of one pack
 MAX_CHUNK = 8 << 20
 MAX_SPAN = 1 << 26  # seqs from the first to the last of one records request, lost ones included
+MAX_DIGESTS = 64  # seqs in one question for digests
 MAX_ASKED = 10_000  # chunks in one question, files in one commit
 
 Ranges = list[tuple[int, int]]
@@ -20,19 +22,26 @@ Ranges = list[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class WriterState:
-    """What a server holds of a writer: all up to `last`, but for the `lost` ranges; `digest` is over those lines."""
+    """What a server holds of a writer: all up to `last`, but for the `lost` ranges; `digest` is over those lines.
+
+    `base` is, of a branch, the writer whose lines it shares, and up to which seq.
+    """
 
     last: int
     digest: str
     lost: Ranges = field(default_factory=list)
+    base: tuple[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"last": self.last, "digest": self.digest, "lost": [list(r) for r in self.lost]}
+        shown: dict[str, Any] = {"last": self.last, "digest": self.digest, "lost": [list(r) for r in self.lost]}
+        return {**shown, "base": list(self.base)} if self.base else shown
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WriterState:
         """Raises KeyError, TypeError or ValueError where `data` is nothing of the kind."""
-        return cls(int(data["last"]), str(data["digest"]), [(int(a), int(b)) for a, b in data.get("lost", [])])
+        lost = [(int(a), int(b)) for a, b in data.get("lost", [])]
+        base = data.get("base")
+        return cls(int(data["last"]), str(data["digest"]), lost, (str(base[0]), int(base[1])) if base else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,14 @@ class ChunkedFile:
         if sum(length for _, length in parts) != size:
             raise ValueError(f"{path}: its chunks do not add up to its size")
         return cls(FileEntry(path, size, str(sha256)), tuple(parts))
+
+
+def branch_name(writer: str, line: bytes) -> str:
+    """Return the name of the branch that leaves a writer with this line, the first that is another there.
+
+    The line is never written again, so the name stays however far both go on.
+    """
+    return f"{writer}~{hashlib.sha256(line).hexdigest()[:8]}"
 
 
 def format_ranges(ranges: Ranges) -> str:

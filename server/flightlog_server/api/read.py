@@ -146,7 +146,7 @@ def records(
 
 def _lines(parts: Parts, run_row_id: int, kinds: frozenset[str]) -> Iterator[bytes]:
     with parts.database.read() as connection:
-        for writer, line in lines_of_run(connection, run_row_id):
+        for writer, line in lines_of_run(connection, parts.objects, run_row_id):
             if line.kind in kinds:
                 yield b"%b %b" % (writer.encode(), line.raw)
 

@@ -14,6 +14,7 @@ from flightlog.protocol.manifest import is_safe_path, is_sha256
 from flightlog.protocol.messages import (
     MAX_ASKED,
     MAX_BATCH,
+    MAX_DIGESTS,
     MAX_PACK,
     ChunkedFile,
     Ranges,
@@ -24,7 +25,7 @@ from flightlog.protocol.messages import (
 from flightlog.protocol.names import name_fault
 
 from .. import files, ingest
-from ..errors import ApiError, malformed
+from ..errors import ApiError, malformed, not_found
 from ..runs import ensure_run, project_row, run_row, show
 from ..store import packs
 from .common import AccountOf, Json, PartsOf
@@ -87,11 +88,12 @@ async def records(
     run_id: str,
     writer: str,
     first: Annotated[int, Query(ge=1, lt=10**18)],
-    before: Annotated[str, Query(pattern="^[0-9a-f]{64}$")],
     request: Request,
     parts: PartsOf,
     account: AccountOf,
+    before: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
     lost: Annotated[str, Query(max_length=400_000)] = "",
+    base: Annotated[str | None, Query(max_length=200)] = None,
 ) -> dict[str, Any]:
     """Store a batch of a writer's lines (zstd), from seq `first`, where `before` is the digest of all before that."""
     fault = name_fault(writer.replace("~", "-"))
@@ -107,13 +109,33 @@ async def records(
         content = spool.read()
 
     def work() -> WriterState:
-        batch = ingest.Batch(first, before, ingest.decompress(content) if content else b"", ranges)
+        batch = ingest.Batch(first, before, ingest.decompress(content) if content else b"", ranges, base)
         with parts.database.write() as connection:
             row = run_row(connection, account, workspace, project, run_id, role="member")
-            return ingest.store(connection, row, writer, batch)
+            return ingest.store(connection, parts.objects, row, writer, batch)
 
     state = await run_in_threadpool(work)
     return {"next": state.last + 1, "digest": state.digest}
+
+
+@router.get("/runs/{workspace}/{project}/{run_id}/digests/{writer}")
+def digests(
+    workspace: str,
+    project: str,
+    run_id: str,
+    writer: str,
+    upto: Annotated[list[Annotated[int, Query(ge=1, lt=10**18)]], Query(min_length=1, max_length=MAX_DIGESTS)],
+    parts: PartsOf,
+    account: AccountOf,
+) -> dict[str, Any]:
+    """The digests of a writer's lines up to each of these seqs: where a copy went another way is found by them."""
+    with parts.database.read() as connection:
+        row = run_row(connection, account, workspace, project, run_id)
+        found = ingest.writer_row(connection, row.id, writer)
+        if found is None:
+            raise not_found(f"writer {writer!r} in this run")
+        here = ingest.digests_at(connection, parts.objects, found, upto)
+    return {"last": found.last_seq, "digests": {str(seq): digest for seq, digest in here.items()}}
 
 
 @router.post("/projects/{workspace}/{project}/chunks/missing")

@@ -45,6 +45,13 @@ def add_records(connection: Connection, run_id: int, writer_id: int, records: It
     upsert(connection, series_chunks, chunk_rows)
 
 
+def forget(connection: Connection, writer_id: int) -> None:
+    """Take a writer's values out of the index: they are to be put in anew, in another order."""
+    of_writer = sa.select(series.c.id).where(series.c.writer_id == writer_id)
+    connection.execute(series_chunks.delete().where(series_chunks.c.series_id.in_(of_writer)))
+    connection.execute(series.delete().where(series.c.writer_id == writer_id))
+
+
 def _by_metric(records: Iterable[Record]) -> dict[str, Columns]:
     seqs: dict[str, list[int]] = {}
     steps: dict[str, list[int]] = {}

@@ -147,6 +147,7 @@ runs = Table(
     Column("version", BigInteger, nullable=False),
     Column("preempting", Boolean, nullable=False, server_default=false()),  # it has said that its machine goes away
     Column("definitions", JSON, nullable=False, server_default=text("'[]'")),  # what is said of its metrics
+    Column("deleted_at", Float(53)),  # NULL: it is there
     UniqueConstraint("workspace_id", "origin_project", "run_id"),
     Index(None, "project_id", "started_at"),
 )
@@ -166,6 +167,10 @@ writers = Table(
     Column("at", Float(53), nullable=False),  # the time of its latest record, not before `floor`
     # [[seq, step], …]: its records up to seq are in no view if they are of a later step.
     Column("hidden", JSON, nullable=False, server_default=text("'[]'")),
+    Column("digest", String(64), nullable=False),  # of all lines up to last_seq
+    Column("base_id", ForeignKey("writers.id"), index=True),  # a branch: whose lines it shares up to base_seq
+    Column("base_seq", BigInteger, nullable=False, server_default=text("0")),
+    Column("loose", BigInteger, nullable=False, server_default=text("0")),  # bytes of its batches that stand in SQL
     UniqueConstraint("run_id", "name"),
 )
 
@@ -175,7 +180,10 @@ batches = Table(
     Column("writer_id", ForeignKey("writers.id"), primary_key=True),
     Column("first_seq", BigInteger, primary_key=True),
     Column("last_seq", BigInteger, nullable=False),
-    Column("lines", LargeBinary, nullable=False),  # the lines as they came, zstd
+    Column("lines", LargeBinary),  # the lines as they came, zstd; NULL: they are `size` bytes of an object
+    Column("size", BigInteger, nullable=False),
+    Column("object", Text, index=True),
+    Column("offset", BigInteger),
 )
 
 series = Table(
