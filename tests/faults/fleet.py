@@ -46,7 +46,8 @@ class Forge:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n", self.errors
-        threading.Thread(target=self._process.stdout.read, daemon=True).start()  # what the trainings print
+        self._reader = threading.Thread(target=self._process.stdout.read, daemon=True)  # of what the trainings print
+        self._reader.start()
 
     @property
     def errors(self) -> str:
@@ -57,14 +58,23 @@ class Forge:
         return Training(self._address, next(self._numbers))
 
     def command(
-        self, words: list[str], env: dict[str, str], folder: Path, sizes: Sequence[tuple[str, str, int]] = ()
+        self,
+        words: list[str],
+        env: dict[str, str],
+        folder: Path,
+        sizes: Sequence[tuple[str, str, int]] = (),
+        clock: float = 0.0,
     ) -> Forged:
-        """Return a new process that runs a flightlog command."""
-        return Forged(self._address, words, env, folder, self.folder / f"command-{next(self._numbers)}", sizes)
+        """Return a new process that runs a flightlog command; see forge.command."""
+        how = {"words": words, "environment": env, "folder": str(folder), "sizes": list(sizes), "clock": clock}
+        return Forged(self._address, how, self.folder / f"command-{next(self._numbers)}")
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         self._errors.close()
         shutil.rmtree(self._place)
 
@@ -72,22 +82,14 @@ class Forge:
 class Forged:
     """A process that runs a flightlog command: its pid and output, and its status once it has ended."""
 
-    def __init__(
-        self,
-        address: str,
-        words: list[str],
-        env: dict[str, str],
-        folder: Path,
-        place: Path,
-        sizes: Sequence[tuple[str, str, int]],
-    ) -> None:
+    def __init__(self, address: str, how: dict[str, Any], place: Path) -> None:
         self.out, self.err = place.with_suffix(".out"), place.with_suffix(".err")
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(DEADLINE)
         self._socket.connect(address)
         self._stream = self._socket.makefile("rw")
-        how = {"words": words, "environment": env, "folder": str(folder), "sizes": list(sizes)}
-        print(json.dumps(["command", {**how, "out": str(self.out), "err": str(self.err)}]), file=self._stream, flush=True)
+        order = ["command", {**how, "out": str(self.out), "err": str(self.err)}]
+        print(json.dumps(order), file=self._stream, flush=True)
         self.pid: int = json.loads(self._stream.readline())["pid"]
         self.status: int | None = None
 

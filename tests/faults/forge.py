@@ -66,8 +66,7 @@ class Training:
         self._scratch = Path(dir).parent / f"scratch-{os.getpid()}"
         self._scratch.mkdir(exist_ok=True)
         if clock:
-            right = time.time
-            time.time = lambda: right() + clock  # every clock that the recorder reads
+            wrong_clock(clock)
         self._run = flightlog.init(
             project, dir=dir, id=id, resume="allow" if id else None, config={"lr": 0.1, "seed": seed}, console=console
         )
@@ -171,8 +170,20 @@ class Training:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def wrong_clock(seconds: float) -> None:
+    """Let every clock that this process reads be wrong by so much; those of the file system stay right."""
+    right = time.time
+    time.time = lambda: right() + seconds
+
+
 def command(
-    words: list[str], environment: dict[str, str], folder: str, out: str, err: str, sizes: list[tuple[str, str, int]]
+    words: list[str],
+    environment: dict[str, str],
+    folder: str,
+    out: str,
+    err: str,
+    sizes: list[tuple[str, str, int]],
+    clock: float,
 ) -> int:
     """Run a flightlog command as a process of its own would, and return its pid.
 
@@ -180,6 +191,7 @@ def command(
         words: the command line. environment: its whole environment. folder: its working directory.
         out, err: the files that its output goes to.
         sizes: module, name and value of what is to be smaller than usual.
+        clock: by how many seconds its clock is wrong.
     """
     pid = os.fork()
     if pid:
@@ -197,6 +209,8 @@ def command(
         for module, name, value in sizes:
             assert getattr(sys.modules[module], name) > value
             setattr(sys.modules[module], name, value)
+        if clock:
+            wrong_clock(clock)
         status = 1
         try:
             sys.modules["flightlog.cli"].main(words)

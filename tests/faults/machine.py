@@ -97,6 +97,7 @@ class Machine:
         key: the API key.
         forge: what its processes are forked from; None starts an interpreter for each.
         small: whether batches and packs are small.
+        clock: by how many seconds its clock is wrong; of forked processes only.
     """
 
     folder: Path
@@ -104,6 +105,7 @@ class Machine:
     key: str
     forge: Forge | None = None
     small: bool = True
+    clock: float = 0.0
     started: list[Command] = field(default_factory=list)
 
     @property
@@ -118,8 +120,9 @@ class Machine:
         env = environment(self.home, FLIGHTLOG_API_KEY=self.key, **more)
         process: _Process
         if self.forge is not None:
-            process = self.forge.command(said, env, self.home, sizes)
+            process = self.forge.command(said, env, self.home, sizes, self.clock)
         else:
+            assert not self.clock
             line = [sys.executable, "-c", PROGRAM, json.dumps(sizes), *said]
             process = Fresh(line, env, self.home, self.folder / f"command-{len(self.started)}")
         command = Command(["flightlog", *said], process)

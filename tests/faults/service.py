@@ -14,9 +14,13 @@ DEADLINE = 30.0
 
 @dataclass
 class Service(Server):
-    """A server that begins as any does, and is forked when it has been killed: that spares a second every time."""
+    """A server that begins as any does, and is forked when it has been killed: that spares a second every time.
+
+    `clock` is by how many seconds the clock of a forked one is wrong.
+    """
 
     forge: Forge | None = None
+    clock: float = 0.0
     forged: Forged | None = field(default=None, repr=False)
     deaths: int = 0
 
@@ -31,7 +35,7 @@ class Service(Server):
             super().start()
             return self
         words = ["server", "--data", str(self.data), "--port", str(self.port)]
-        self.forged = self.forge.command(words, environment(self.folder), self.folder)
+        self.forged = self.forge.command(words, environment(self.folder), self.folder, clock=self.clock)
         self._wait()
         return self
 

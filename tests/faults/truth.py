@@ -313,3 +313,32 @@ def claim_holds(run: Path, origin: str, server: Server, path: str) -> None:
     here = {p: (f["size"], f["sha256"]) for p, f in found.receipt["files"].items()}
     missing = named_files(run, journal).items() - here.items()
     assert not missing, f"sync.json says that all is delivered; the server lacks {sorted(missing)[:4]}"
+
+
+# -- what happens to disks ---------------------------------------------------------------------------------------------
+
+
+def append(run: Path, writer: str, count: int, mark: str) -> None:
+    """Append records to a writer, as the same process does in a copy of its machine that went on elsewhere."""
+    folder = run / "files" / "journal" / writer
+    lines = read_writer(folder)
+    last = max(lines)
+    at = json.loads(lines[last])["t"]
+    newest = max(folder.glob("*.jsonl"), key=lambda p: int(p.stem))
+    with newest.open("ab") as segment:
+        for seq in range(last + 1, last + 1 + count):
+            values = json.dumps({"branch": mark, "n": seq})
+            body = f'{{"seq":{seq},"t":{at + seq - last:.6f},"kind":"log","step":{seq},"data":{values}'.encode()
+            segment.write(b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body)))
+
+
+def corrupt(run: Path, writer: str, seqs: Iterable[int]) -> None:
+    """Change a byte in each of these records of a writer."""
+    for segment in (run / "files" / "journal" / writer).glob("*.jsonl"):
+        content = segment.read_bytes()
+        for seq in seqs:
+            start = content.find(b'{"seq":%d,' % seq)
+            if start >= 0:
+                place = content.index(b'"data":', start) + 8
+                content = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        segment.write_bytes(content)
