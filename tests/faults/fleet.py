@@ -124,6 +124,11 @@ class Training:
         self.run = Path()
         self.open = False
 
+    @property
+    def address(self) -> str:
+        """Return workspace/project/id of the run as the server's admin has it."""
+        return f"admin/faults/{self.id}"
+
     def begin(self, place: Path, **how: Any) -> Training:
         """Begin a run below a folder; see forge.Training.begin."""
         place.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,7 @@ class Scenario:
         """Record, trouble, end the troubles, sync, compare. Raises AssertionError where anything is not as it must be."""
         record(self.training, self.chance, self.folder / "runs", large=self.chance.random() < 0.8)
         self.runs = [self.training.run]
-        self.path = f"admin/faults/{self.training.id}"
+        self.path = self.training.address
         self.say(f"a run of {sum(map(len, read_journal(self.run).values()))} records in {self.run}")
         if self.chance.random() < 0.5:
             self._end_training()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,48 +14,6 @@ from .machine import Machine, results
 from .proxy import Proxy, Rule
 from .service import Service
 from .truth import Truth, append, claims, corrupt, read_journal
-
-
-@pytest.fixture
-def proxy(server: Service) -> Iterator[Proxy]:
-    """The network between."""
-    proxy = Proxy(server.port)
-    yield proxy
-    proxy.close()
-    assert not proxy.troubles
-
-
-@pytest.fixture
-def here(server: Service, proxy: Proxy, forge: Forge, tmp_path: Path) -> Iterator[Machine]:
-    """A machine."""
-    machine = Machine(tmp_path / "here", proxy.url, server.key, forge)
-    yield machine
-    machine.close()
-
-
-@pytest.fixture
-def elsewhere(server: Service, proxy: Proxy, forge: Forge, tmp_path: Path) -> Iterator[Machine]:
-    """Another machine."""
-    machine = Machine(tmp_path / "elsewhere", proxy.url, server.key, forge)
-    yield machine
-    machine.close()
-
-
-@pytest.fixture
-def training(forge: Forge, tmp_path: Path) -> Iterator[Training]:
-    """A training under way, with a little of everything."""
-    training = forge.training()
-    training.begin(tmp_path / "runs", seed=1000 + training.number)
-    training.do("log", count=120)
-    training.do("media", count=4)
-    training.do("artifact", name="model", sizes=[2 * MIB, 1000])
-    yield training
-    if training.open:
-        training.kill()
-
-
-def path_of(training: Training) -> str:
-    return f"admin/faults/{training.id}"
 
 
 def main_writer(run: Path) -> str:
@@ -75,7 +32,7 @@ def test_moved_during_a_sync(training: Training, here: Machine, proxy: Proxy, se
     assert said.code in (1, 3) and "Traceback" not in said.err, said
     assert not training.run.exists(), "the sync has made the old place anew"
     assert here.sync(place).code == 0
-    Truth([place], path_of(training)).compare(server)
+    Truth([place], training.address).compare(server)
 
 
 def test_copied_and_synced_from_elsewhere(
@@ -90,10 +47,15 @@ def test_copied_and_synced_from_elsewhere(
     sent = len(proxy.packs)
     said = here.sync(training.run)
     assert said.code == 0 and len(proxy.packs) == sent, "what the copy had brought was sent again"
-    Truth([training.run, copy], path_of(training)).compare(server)
+    Truth([training.run, copy], training.address).compare(server)
     assert elsewhere.sync(copy).code == 0  # the server is further than this copy, and no worse
 
 
+DIVERGED = pytest.mark.xfail(strict=True, reason="copies that were continued are not delivered yet")
+HEALED = pytest.mark.xfail(strict=True, reason="lost ranges are not filled in yet")
+
+
+@DIVERGED
 @pytest.mark.parametrize("order", ["original first", "copy first"])
 def test_copied_and_continued_on_two_machines(
     training: Training, here: Machine, elsewhere: Machine, server: Service, tmp_path: Path, order: str
@@ -108,7 +70,7 @@ def test_copied_and_continued_on_two_machines(
     for machine, run in pairs if order == "original first" else pairs[::-1]:
         said = machine.sync(run)
         assert said.code == 0, said
-    truth = Truth([training.run, copy], path_of(training))
+    truth = Truth([training.run, copy], training.address)
     truth.compare(server)
     # Both go on: each is recognised again, and sends only what is new.
     training.do("log", count=10)
@@ -127,6 +89,7 @@ def test_copied_and_continued_on_two_machines(
     truth.compare(server)
 
 
+@DIVERGED
 def test_three_branches_of_one_writer(
     training: Training, here: Machine, server: Service, tmp_path: Path
 ) -> None:
@@ -143,7 +106,7 @@ def test_three_branches_of_one_writer(
     for run in (*runs, *runs[::-1]):
         said = here.sync(run)
         assert said.code == 0, said
-    Truth(runs, path_of(training)).compare(server)
+    Truth(runs, training.address).compare(server)
 
 
 def test_continued_by_the_recorder_on_two_machines(
@@ -163,7 +126,7 @@ def test_continued_by_the_recorder_on_two_machines(
     for machine, run in zip((here, elsewhere), runs, strict=True):
         said = machine.sync(run)
         assert said.code == 0, said
-    Truth(runs, path_of(training)).compare(server)
+    Truth(runs, training.address).compare(server)
 
 
 def test_without_its_sync_json(training: Training, here: Machine, server: Service, proxy: Proxy) -> None:
@@ -175,7 +138,7 @@ def test_without_its_sync_json(training: Training, here: Machine, server: Servic
     said = here.sync(training.run)
     assert said.code == 0 and results(said)[0]["records_sent"] == 0 and len(proxy.packs) == sent, said
     assert claims(training.run, proxy.url)
-    Truth([training.run], path_of(training)).compare(server)
+    Truth([training.run], training.address).compare(server)
 
 
 def test_with_the_sync_json_of_another_run(
@@ -190,9 +153,10 @@ def test_with_the_sync_json_of_another_run(
     shutil.copy(training.run / "sync.json", other.run / "sync.json")
     said = here.sync(other.run)
     assert said.code == 0, said
-    Truth([other.run], path_of(other)).compare(server)
+    Truth([other.run], other.address).compare(server)
 
 
+@DIVERGED
 def test_with_the_sync_json_of_a_copy_that_went_on(
     training: Training, here: Machine, server: Service, tmp_path: Path, proxy: Proxy
 ) -> None:
@@ -207,9 +171,10 @@ def test_with_the_sync_json_of_a_copy_that_went_on(
     shutil.copy2(training.run / "sync.json", copy / "sync.json")
     said = here.sync(copy)
     assert said.code == 0, said
-    Truth([training.run, copy], path_of(training)).compare(server)
+    Truth([training.run, copy], training.address).compare(server)
 
 
+@HEALED
 def test_damaged_here_and_whole_elsewhere(
     training: Training, here: Machine, elsewhere: Machine, server: Service, tmp_path: Path, proxy: Proxy
 ) -> None:
@@ -219,7 +184,7 @@ def test_damaged_here_and_whole_elsewhere(
     shutil.copytree(training.run, whole)
     writer = main_writer(training.run)
     corrupt(training.run, writer, [5, 6, 7, 50])
-    truth = Truth([training.run], path_of(training))
+    truth = Truth([training.run], training.address)
     said = here.sync(training.run, options=("--clean",))
     assert said.code == 3 and "Traceback" not in said.err, said
     assert claims(training.run, proxy.url) is None
@@ -227,13 +192,14 @@ def test_damaged_here_and_whole_elsewhere(
     truth.compare(server)
     said = elsewhere.sync(whole)
     assert said.code == 0, said
-    truth = Truth([training.run, whole], path_of(training))
+    truth = Truth([training.run, whole], training.address)
     truth.compare(server)
     truth.compare_views(server, tmp_path)
     assert here.sync(training.run).code in (0, 3)
     truth.compare(server)
 
 
+@HEALED
 def test_filled_in_from_two_copies_damaged_differently(
     training: Training, here: Machine, server: Service, tmp_path: Path
 ) -> None:
@@ -247,7 +213,7 @@ def test_filled_in_from_two_copies_damaged_differently(
     for run in (training.run, copy, training.run):
         said = here.sync(run)
         assert said.code == 3, said
-    Truth([training.run, copy], path_of(training)).compare(server)
+    Truth([training.run, copy], training.address).compare(server)
 
 
 def test_a_damaged_copy_after_the_whole_one(
@@ -261,7 +227,7 @@ def test_a_damaged_copy_after_the_whole_one(
     assert here.sync(training.run).code == 0
     said = elsewhere.sync(copy, options=("--clean",))
     assert said.code == 3 and claims(copy, proxy.url) is None and copy.exists(), said
-    Truth([training.run], path_of(training)).compare(server)
+    Truth([training.run], training.address).compare(server)
 
 
 def test_a_file_that_changed_under_its_link(
@@ -279,9 +245,9 @@ def test_a_file_that_changed_under_its_link(
     said = here.sync(training.run)
     assert said.code == 3 and "has changed since it was recorded" in str(results(said)[0]["faults"]), said
     assert claims(training.run, proxy.url) is None
-    receipt = server.api("GET", f"runs/{path_of(training)}/receipt").json()
+    receipt = server.api("GET", f"runs/{training.address}/receipt").json()
     assert not [p for p in receipt["files"] if "linked" in p and "part-0" in p]
-    names = [a["name"] for a in server.api("GET", f"runs/{path_of(training)}/artifacts").json()["artifacts"]]
+    names = [a["name"] for a in server.api("GET", f"runs/{training.address}/artifacts").json()["artifacts"]]
     assert names == ["model"], "a version that is not whole was committed"
     for name, lines in read_journal(training.run).items():
         assert receipt["writers"][name]["last"] == max(lines)
@@ -299,7 +265,7 @@ def test_a_medium_that_changed_and_was_put_right(training: Training, here: Machi
     assert said.code == 3 and medium.name in str(results(said)[0]["faults"]), said
     medium.write_bytes(right)
     assert here.sync(training.run).code == 0
-    Truth([training.run], path_of(training)).compare(server)
+    Truth([training.run], training.address).compare(server)
 
 
 def test_what_changed_after_it_was_delivered_is_kept(
@@ -330,7 +296,7 @@ def test_two_machines_sync_two_copies_at_once(
             assert said.code == 0, f"turn {turn}: {said}"
     training.finish()
     assert here.sync(training.run).code == 0
-    Truth([training.run, copy], path_of(training)).compare(server)
+    Truth([training.run, copy], training.address).compare(server)
 
 
 def test_the_sync_json_tells_no_lies_of_itself(training: Training, here: Machine, proxy: Proxy, server: Service) -> None:
@@ -342,4 +308,4 @@ def test_the_sync_json_tells_no_lies_of_itself(training: Training, here: Machine
     path = training.run / "sync.json"
     assert not path.exists() or not any(s["complete"] for s in json.loads(path.read_bytes())["servers"].values())
     assert here.sync(training.run).code == 0
-    Truth([training.run], path_of(training)).compare(server)
+    Truth([training.run], training.address).compare(server)
