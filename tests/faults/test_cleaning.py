@@ -1,0 +1,155 @@
+"""Cleaning among other things that go on: only what the server has proven is deleted, and never under anybody."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import proxy as net
+from .fleet import MIB, Forge, Training
+from .machine import Machine, results
+from .proxy import Proxy, Rule
+from .service import Service
+from .truth import Truth, read_journal
+
+
+@pytest.fixture
+def kept(training: Training, tmp_path: Path) -> Iterator[Truth]:
+    """The training, finished, and a copy of it that nobody touches, to compare the server with."""
+    training.finish()
+    copy = tmp_path / "kept" / training.run.name
+    shutil.copytree(training.run, copy)
+    yield Truth([copy], training.address)
+
+
+@pytest.mark.parametrize("route", ["records", "missing", "packs", "files", "receipt"])
+def test_cleaned_by_another_during_a_sync(
+    route: str, training: Training, kept: Truth, here: Machine, elsewhere: Machine, server: Service, proxy: Proxy
+) -> None:
+    """While one sync is at work another delivers the same run and deletes it: nothing is missing on the server."""
+    outcome = []
+    proxy.rules = [Rule(route, net.acting(lambda: outcome.append(elsewhere.sync(training.run, options=("--clean",)))))]
+    said = here.sync(training.run)
+    assert outcome and outcome[0].code == 0, outcome
+    assert said.code in (0, 1, 3) and "Traceback" not in said.err, said
+    assert not training.run.exists(), "what was cleaned has come back"
+    kept.compare(server)
+
+
+def test_two_clean_at_once(
+    training: Training, kept: Truth, here: Machine, elsewhere: Machine, server: Service
+) -> None:
+    """Two that deliver and clean the same directory at the same time: it is gone, and all of it is on the server."""
+    both = [here.syncing(training.run, options=("--clean",)), elsewhere.syncing(training.run, options=("--clean",))]
+    for said in [command.wait() for command in both]:
+        assert said.code in (0, 1, 3) and "Traceback" not in said.err, said
+    kept.compare(server)
+    here.sync(training.run.parent, options=("--clean",))
+    assert not list(training.run.parent.glob("run-*"))
+    kept.compare(server)
+
+
+def test_it_grows_between_proof_and_deletion(
+    training: Training, here: Machine, server: Service, proxy: Proxy, tmp_path: Path
+) -> None:
+    """A run that is resumed while the receipt travels is not deleted."""
+    training.finish()
+    again = []
+
+    def resume() -> None:
+        more = here.forge.training().begin(training.run.parent, id=training.id, seed=1) if here.forge else None
+        assert more is not None
+        more.do("log", count=5)
+        again.append(more)
+
+    proxy.rules = [Rule("receipt", net.acting(resume, "after"), skip=1)]
+    said = here.sync(training.run, options=("--clean",))
+    assert said.code in (0, 1) and again, said
+    assert again[0].run.exists(), "a run that was being recorded was deleted"
+    again[0].do("log", count=5)
+    again[0].finish()
+    assert here.sync(training.run.parent).code == 0
+    Truth([training.run], training.address).compare(server)
+
+
+def test_what_is_still_running_is_not_deleted(training: Training, here: Machine, server: Service) -> None:
+    """--clean of a run whose training lives: delivered, kept, and the training goes on in it."""
+    said = here.sync(training.run, options=("--clean",))
+    assert said.code == 0 and training.run.exists(), said
+    training.do("log", count=5)
+    training.finish()
+    copy = training.run.parent.parent / "copy"
+    shutil.copytree(training.run, copy)
+    said = here.sync(training.run, options=("--clean",))
+    assert said.code == 0 and not training.run.exists(), said
+    Truth([copy], training.address).compare(server)
+
+
+def test_killed_while_it_cleans(forge: Forge, server: Service, tmp_path: Path) -> None:
+    """SIGKILL at moments around the deletion: what is left can be synced and cleaned again; nothing is lost."""
+    seed = 20261127
+    chance = random.Random(seed)
+    proxy = Proxy(server.port)
+    machine = Machine(tmp_path / "machine", proxy.url, server.key, forge)
+    for turn in range(8):
+        training = forge.training().begin(tmp_path / f"runs-{turn}", seed=chance.randrange(1 << 30))
+        training.do("log", count=50)
+        training.do("artifact", name="model", sizes=[MIB, *[50] * 60])
+        training.finish()
+        copy = tmp_path / f"kept-{turn}" / training.run.name
+        shutil.copytree(training.run, copy)
+        pause = chance.uniform(0.0, 0.02)
+        command = machine.start("--version")
+        command.wait()
+
+        proxy.rules = [Rule("receipt", _answer_then(lambda: _killing(machine, pause)), skip=1)]
+        said = machine.syncing(training.run, options=("--clean",)).wait()
+        assert said.code in (0, -9), f"seed {seed}, turn {turn}: {said}"
+        hint = f"seed {seed}, turn {turn}, {pause:.4f} s: {sorted(p.name for p in training.run.parent.iterdir())}"
+        Truth([copy], training.address).compare(server)
+        again = machine.sync(training.run.parent, options=("--clean",))
+        if again.code == 2:  # nothing is left that is a run
+            assert not list(training.run.parent.glob("run-*")), f"{hint}: {again}"
+        else:
+            assert again.code == 0, f"{hint}: {again}"
+            assert not list(training.run.parent.glob("run-*")), f"{hint}: {again}"
+        Truth([copy], training.address).compare(server)
+    machine.close()
+    proxy.close()
+
+
+def _answer_then(action: net.Callable[[], object]) -> net.Fault:
+    """Pass a request on, and then do something without the client's waiting for it."""
+
+    def fault(exchange: net.Exchange) -> None:
+        net.pass_on(exchange)
+        action()
+
+    return fault
+
+
+def _killing(machine: Machine, pause: float) -> None:
+    time.sleep(pause)
+    machine.started[-1].kill()
+
+
+def test_a_run_with_files_that_no_record_names(
+    training: Training, here: Machine, server: Service, tmp_path: Path
+) -> None:
+    """What the server was never told of stays on this disk, and is listed; what was proven goes."""
+    training.finish()
+    copy = tmp_path / "kept" / training.run.name
+    shutil.copytree(training.run, copy)
+    notes = training.run / "files" / "my-notes.txt"
+    notes.write_text("not recorded")
+    said = here.sync(training.run, options=("--clean",))
+    assert said.code == 0 and notes.read_text() == "not recorded", said
+    assert "files/my-notes.txt" in str(results(said)[0]["cleaned"]), said
+    Truth([copy], training.address).compare(server)
+    assert read_journal(training.run) == read_journal(copy)
+    assert here.sync(training.run).code == 0
