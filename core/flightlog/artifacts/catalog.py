@@ -18,6 +18,7 @@ from ..journal.scan import RunJournal
 from ..protocol.manifest import is_safe_path, is_sha256
 from ..protocol.names import name_fault
 from ..rundir import RunDir, discover
+from .kept import kept
 
 COPYING, LOGGED, DAMAGED, PRUNED = "copying", "logged", "damaged", "pruned"
 
@@ -178,16 +179,30 @@ def _number(data: dict[str, Any], key: str) -> int:
 def catalogs(root: Path, name: str | None = None) -> Iterator[tuple[RunDir, str, str, Catalog]]:
     """Yield the run directories at or below a folder, each with its run's id, project, and catalog.
 
+    So it does for what is left of those that were cleaned and whose artifacts were kept.
+
     Args:
         root: the folder. name: only directories that keep something of this artifact.
     """
+    places: dict[Path, None] = {root: None}
     for directory in discover(root):
-        if name is not None and not (directory.files / "artifacts" / name).is_dir():
+        places[directory.path.parent] = None
+        if not _keeps(directory, name):
             continue
         with contextlib.suppress(OSError):
             who = _who(directory)
             if who is not None:
                 yield directory, *who, Catalog.read(directory)
+    for left in (left for place in places for left in kept(place)):
+        if _keeps(left.directory, name):
+            catalog = Catalog()
+            for writer, record in left.records:
+                catalog.add(writer, record)
+            yield left.directory, left.id, left.project, catalog
+
+
+def _keeps(directory: RunDir, name: str | None) -> bool:
+    return name is None or (directory.files / "artifacts" / name).is_dir()
 
 
 def _who(directory: RunDir) -> tuple[str, str] | None:
