@@ -32,6 +32,8 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, m
     monkeypatch.setenv("FLIGHTLOG_CONSOLE", "off")
     monkeypatch.setenv("FLIGHTLOG_SYSTEM_INTERVAL", "0")
     monkeypatch.setenv("FLIGHTLOG_PROVENANCE", "false")
+    # No test's run goes to a server by itself; tests/live says so where one shall.
+    monkeypatch.setenv("FLIGHTLOG_MODE", "offline")
     monkeypatch.chdir(tmp_path)
 
 

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .run import Run
 from .terminal import say
 
+if TYPE_CHECKING:
+    from .online import Online
 
-def announce_start(run: Run) -> None:
+
+def announce_start(run: Run, online: Online | None = None) -> None:
     """Say where a run writes and how to look at it."""
     verb = "continues" if run.resumed else "records"
     say(f"run {run.name} ({run.id}) {verb} in {_shown(run.dir)}")
+    if online is not None:
+        say(f"online: it is delivered to {online.origin} while it runs")
 
 
-def announce_end(run: Run) -> None:
-    """Say what was recorded, and the command that delivers it."""
+def announce_end(run: Run, online: Online | None = None) -> None:
+    """Say what was recorded, and either where it is now or the command that delivers it."""
     if not run.recording:
         return
     size = run.size
     amount = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
     say(f"run {run.name} {run.state}: {run.records:,} records, {amount}")
-    say(f"deliver it with: flightlog sync {_shown(run.dir)}")
+    if online is None:
+        say(f"deliver it with: flightlog sync {_shown(run.dir)}")
+        return
+    # What takes the machine away leaves no time.
+    url = online.finish(run.rundir, wait=run.state != "preempted")
+    if url is not None:
+        say(f"delivered: {url}")
+    else:
+        say(f"not all of it is delivered yet; to go on with that: flightlog sync {_shown(run.dir)}")
 
 
 def _shown(path: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import endings, joining, rundir, settings
-from .announce import announce_start
+from .announce import announce_end, announce_start
 from .companions import Surroundings
 from .errors import NoRunError, ResumeError, UsageError
 from .journal.define import Definition
@@ -19,9 +19,10 @@ from .launch import Launch, detect
 from .mappings import as_mapping
 from .protocol.names import checked_name, friendly_name, new_run_id
 from .run import Beginning, Identity, Run
-from .terminal import warn_once
+from .terminal import guarded, warn_once
 
 if TYPE_CHECKING:
+    from .online import Online
     from .resume import Earlier
 
 _current: Run | None = None
@@ -79,7 +80,9 @@ def init(
         tags, notes, group, job_type: for finding and grouping runs later.
         dir: the folder that holds run directories; `./flightlog` without it. If the folder exists and holds other
             things, a `flightlog` folder inside it is used.
-        mode: "offline" (the default), "online" or "disabled" (records nothing).
+        mode: "online" (delivered while it is recorded, by a process beside this one), "offline" (delivered later, by
+            `flightlog sync`) or "disabled" (records nothing). Without it, online where a server is configured and a key
+            for it is at hand, else offline.
         resume: "allow" continues the run with this id if there is one (the default where an id is given), "must" raises
             without one, "never" raises with one, "auto" continues this project's newest run here that did not finish.
         resume_from: continue the run from this step: what was logged beyond it is hidden, and kept.
@@ -127,11 +130,31 @@ def init(
         from .disabled import DisabledRun
 
         return _install(DisabledRun(chosen, settled))
-    if chosen.mode == "online":
-        warn_once("online", "this run is recorded offline; `flightlog sync` delivers it, also while it is running.")
     run = _begin(chosen, settled, allow_val_change)
-    announce_start(run)
+    online = _followed(run, chosen)
+    announce_start(run, online)
+    run.when_over(lambda: announce_end(run, online))
     return _install(run)
+
+
+def _followed(run: Run, chosen: settings.Settings) -> Online | None:
+    """Return what has the run followed where its mode is online and its directory is this process's to see to."""
+    if "mode" in chosen.sources and chosen.mode == "offline":
+        return None
+    with guarded("init()"):
+        from . import online
+
+        choice = online.choose(chosen)
+        if choice.destination is None:
+            if choice.worth_saying:
+                warn_once("online", f"this run is recorded offline: {choice.why}.")
+            return None
+        if not run.owns_directory:
+            return None
+        started = online.Online(run.rundir, choice.destination, chosen.finish_timeout, chosen.follow_timeout)
+        started.start()
+        return started
+    return None
 
 
 def _split_resume_from(run_id: str | None, value: int | str | None) -> tuple[str | None, int | str | None]:
@@ -318,7 +341,7 @@ def finish(exit_code: int | None = None, quiet: object = None) -> None:
     run, _current = _current, None
     joining.announce(None)
     if run is not None:
-        endings.end(run, lambda: run.finish(exit_code))
+        run.finish(exit_code)
 
 
 def current(what: str) -> Run:

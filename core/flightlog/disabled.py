@@ -130,6 +130,9 @@ class DisabledRun(Run):
     def mark_preempting(self) -> None:
         pass
 
+    def when_over(self, action: Callable[[], object]) -> None:
+        pass
+
     def spool(self) -> None:
         pass
 

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from .announce import announce_end
 from .run import Run
 from .terminal import guarded
 
@@ -47,25 +46,16 @@ def watch(run: Run, peek: Callable[[], Run | None], take: Callable[[], Run | Non
     _chain_sigterm()
 
 
-def end(run: Run, how: Callable[[], None]) -> None:
-    """End a run by one of its methods and say so, unless it had ended before."""
-    was_running = run.state == "running"
-    how()
-    if was_running and run.is_whole:
-        announce_end(run)
-
-
 def _at_exit() -> None:
     run = _take()
     if run is None:
         return
     if run is _terminated:
-        end(run, run.preempt)
+        run.preempt()
     elif _exited is not None and _exited[0] is run and _exited[2] == run.records:
-        code = _exited[1]
-        end(run, lambda: run.finish(code))
+        run.finish(_exited[1])
     else:
-        end(run, run.finish)
+        run.finish()
 
 
 def _chain_excepthook() -> None:
@@ -78,9 +68,9 @@ def _chain_excepthook() -> None:
             with guarded("recording the exception"):
                 run = _take()
                 if run is not None and run is _terminated:
-                    end(run, run.preempt)
+                    run.preempt()
                 elif run is not None:
-                    end(run, lambda: run.fail(error))
+                    run.fail(error)
 
     sys.excepthook = excepthook
 
@@ -155,7 +145,7 @@ def _mark(run: Run) -> None:
 
 def _die_preempted(run: Run) -> None:
     with guarded("SIGTERM"):
-        end(run, run.preempt)
+        run.preempt()
     _die()
 
 

@@ -21,6 +21,12 @@ from .origin import is_loopback, origin_of
 from .rundir import atomic_write
 from .settings import DEFAULT_SERVER, Settings, config_home
 
+_NO_KEY = "no API key for {0}: set FLIGHTLOG_API_KEY, or run `flightlog login {0}` once"
+_UNASKED = (
+    "the address {0} comes from a flightlog.toml, which does not get the key of FLIGHTLOG_API_KEY unasked: run "
+    "`flightlog login {0}` once, or set FLIGHTLOG_BASE_URL yourself"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -121,11 +127,31 @@ def find_key(server: Server) -> str:
     if kept:
         return _checked(kept)
     if not may_ask():
-        raise KeyNeeded(
-            f"no API key for {server.origin}: set FLIGHTLOG_API_KEY, or run `flightlog login {server.origin}` once"
-        )
+        raise KeyNeeded(_NO_KEY.format(server.origin))
     _check_line(server, False)
     return ask(server.origin)
+
+
+def key_at_hand(server: Server) -> str:
+    """Return the key for a server that needs no question: FLIGHTLOG_API_KEY where it may go there, else the stored one.
+
+    Raises:
+        KeyNeeded: there is none; the text says how to allow one.
+    """
+    kept = stored(server.origin)
+    from_environment = os.environ.get("FLIGHTLOG_API_KEY", "").strip()
+    if from_environment and (server.trusted or from_environment == kept):
+        _check_line(server, from_environment == kept)
+        return _checked(from_environment)
+    if kept:
+        return _checked(kept)
+    raise KeyNeeded(_UNASKED.format(server.origin) if from_environment else _NO_KEY.format(server.origin))
+
+
+def default_server() -> Server | None:
+    """Return the server that was signed in to last; None where there was none."""
+    origin = _read().get("default")
+    return Server(origin_of(origin), True) if isinstance(origin, str) else None
 
 
 def _checked(key: str) -> str:
@@ -167,10 +193,7 @@ def agree(server: Server) -> None:
 
 def _agreed(server: Server) -> bool:
     if not may_ask():
-        raise KeyNeeded(
-            f"the address {server.origin} comes from a flightlog.toml, which does not get the key of FLIGHTLOG_API_KEY "
-            f"unasked: run `flightlog login {server.origin}` once, or set FLIGHTLOG_BASE_URL yourself"
-        )
+        raise KeyNeeded(_UNASKED.format(server.origin))
     import click
 
     return click.confirm(f"Send an API key to {server.origin}, which a flightlog.toml names?", err=True)

@@ -92,6 +92,7 @@ class Run:
         rank: which of the job's processes this is; 0 where it was started alone.
         dir: the run directory.
         recording: False where the mode is "disabled".
+        owns_directory: whether this process sees to the run directory; one of a job's ranks does.
     """
 
     recording = True
@@ -121,6 +122,7 @@ class Run:
         self.rank = beginning.launch.rank if beginning.launch else 0
         self._before = before
         self._owner_pid = os.getpid() if not beginning.forked else 0
+        self.owns_directory = beginning.owns_spec
         self._started = time.time()
         self._process_started = own_start()
         self._spool_to = spool_to
@@ -137,6 +139,7 @@ class Run:
         self._stale = False
         self._ending = 0
         self._when_ended: list[Callable[[], object]] = []
+        self._when_over: list[Callable[[], object]] = []
         self._config = dict(before.config) if before else {}  # as it is recorded
         self.config = Config(dict(self._config), self._record_config)
         self._summary = Summary(self._summaries.values, lambda values: self._record_values("summary", values))
@@ -643,6 +646,9 @@ class Run:
             self._ending -= 1
             while not self._ending and self._when_ended:
                 self._when_ended.pop(0)()
+        # Only now, when everything is on the disk: this may take its time, and a signal may cut it short.
+        while self.is_whole and self.state != "running" and self._when_over:
+            self._when_over.pop(0)()
 
     def _end_what_is_beside(self, state: str) -> None:
         """Let the artifacts' copies and the surroundings come to an end while there can still be records of it."""
@@ -665,6 +671,10 @@ class Run:
             self._when_ended.append(action)
         else:
             action()
+
+    def when_over(self, action: Callable[[], object]) -> None:
+        """Call a function once the run has ended, in the process that began it."""
+        self._when_over.append(action)
 
     def spool(self) -> None:
         """Copy the run directory to where FLIGHTLOG_SPOOL_TO says, if it does."""

@@ -47,8 +47,12 @@ _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO))
 _SKIPPED = {".git", "files", "node_modules", "__pycache__", "site-packages"}
 
 
-def atomic_write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def atomic_write(path: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Replace a file's content so that a reader, or a power cut, sees the old or the new one, never a mixture.
+
+    Args:
+        path: the file. content: what it is to hold. mode: its permissions.
+        durable: wait for the disk; False for what a power cut may take.
 
     Raises:
         OSError: it could not be written; the old content still stands.
@@ -61,7 +65,8 @@ def atomic_write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             while view:
                 view = view[os.write(fd, view) :]
             os.fchmod(fd, mode)
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.replace(temporary, path)
@@ -69,8 +74,9 @@ def atomic_write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    with contextlib.suppress(OSError):
-        fsync_folder(path.parent)
+    if durable:
+        with contextlib.suppress(OSError):
+            fsync_folder(path.parent)
 
 
 class RunDir(NamedTuple):
@@ -299,16 +305,18 @@ def discover(top: Path, max_depth: int = 8, max_folders: int = 100_000) -> Itera
             continue
         if depth >= max_depth:
             continue
-        try:
-            with os.scandir(folder) as entries:
-                below = [
-                    Path(e.path)
-                    for e in entries
-                    if e.name not in _SKIPPED and not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
-                ]
-        except OSError:
-            continue
-        pending.extend((path, depth + 1) for path in sorted(below, reverse=True))
+        with contextlib.suppress(OSError):
+            pending.extend((path, depth + 1) for path in reversed(folders_below(folder)))
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """Return the folders directly in a folder that may be or hold runs, sorted. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            Path(e.path)
+            for e in entries
+            if e.name not in _SKIPPED and not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
+        )
 
 
 # -- alive or not ------------------------------------------------------------------------------------------------------

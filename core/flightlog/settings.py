@@ -46,6 +46,8 @@ _VARIABLES = {
     "save_code": ("FLIGHTLOG_SAVE_CODE", None),
     "allow_secrets": ("FLIGHTLOG_ALLOW_SECRETS", None),
     "base_url": ("FLIGHTLOG_BASE_URL", None),
+    "finish_timeout": ("FLIGHTLOG_FINISH_TIMEOUT", None),
+    "follow_timeout": ("FLIGHTLOG_FOLLOW_TIMEOUT", None),
 }
 
 
@@ -73,6 +75,8 @@ class Settings(NamedTuple):
     save_code: bool | str = True
     allow_secrets: tuple[str, ...] = ()
     base_url: str | None = None
+    finish_timeout: float = 60.0
+    follow_timeout: float = 86_400.0
     sources: Mapping[str, str] = None  # type: ignore[assignment]
 
 
@@ -92,8 +96,12 @@ def project_file(start: Path | None = None) -> Path | None:
     return None
 
 
-def load(**arguments: Any) -> Settings:
-    """Return the settings in force; `arguments` that are None do not count.
+def load(*, folder: Path | None = None, **arguments: Any) -> Settings:
+    """Return the settings in force.
+
+    Args:
+        folder: where the project file is looked for, and above; the working directory without it.
+        arguments: those that are None do not count.
 
     Raises:
         SettingsError: a file or variable cannot be understood; the text names it.
@@ -101,9 +109,9 @@ def load(**arguments: Any) -> Settings:
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     layers: list[tuple[str, Mapping[str, Any]]] = [("argument", arguments), ("environment", _environment(0))]
-    for path in (_found(project_file), _found(_user_file)):
+    for path in (_found(lambda: project_file(folder)), _found(_user_file)):
         if path is not None:
-            layers.append((str(path), _read_toml(path)))
+            layers.append((str(path), read_toml(path)))
     layers.append(("WANDB_*", _environment(1)))
     for source, layer in layers:
         for name, value in layer.items():
@@ -142,16 +150,22 @@ def _environment(column: int) -> dict[str, str]:
     }
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a settings file says. Raises SettingsError, naming it, where it cannot be read or understood."""
+    try:
+        return parse_toml(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """Return what a settings file's content says. Raises ValueError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    try:
-        found: dict[str, Any] = tomllib.loads(path.read_bytes().decode())
-        return found
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
+    found: dict[str, Any] = tomllib.loads(content.decode())
+    return found
 
 
 def _checked(name: str, value: Any, source: str) -> Any:
@@ -201,6 +215,16 @@ def _interval(value: Any, where: str) -> float:
     return seconds
 
 
+def _patience(value: Any, where: str) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{where}: {value!r} is no number of seconds") from None
+    if not 0 <= seconds < 1e9:
+        raise SettingsError(f"{where}: {value!r} is no time to wait, in seconds")
+    return seconds
+
+
 def _switch(value: Any, where: str) -> bool:
     found = value if isinstance(value, bool) else _WORDS.get(str(value).lower())
     if found is None:
@@ -220,6 +244,8 @@ def _switch_or_folder(value: Any, where: str) -> bool | str:
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "resume_from": _step,
     "system_interval": _interval,
+    "finish_timeout": _patience,
+    "follow_timeout": _patience,
     "provenance": _switch,
     "ranks": _switch,
     "save_code": _switch_or_folder,

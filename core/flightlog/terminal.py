@@ -37,6 +37,21 @@ def say(message: str) -> None:
         sys.stderr.flush()
 
 
+def is_watched() -> bool:
+    """Tell whether somebody looks at stderr who may be shown a line that changes."""
+    with contextlib.suppress(Exception):
+        return not _silent() and sys.stderr.isatty()
+    return False
+
+
+def redraw(line: str) -> None:
+    """Draw a line over the one that was drawn before, for whoever watches; an empty one takes it away."""
+    if is_watched():
+        with contextlib.suppress(Exception):
+            sys.stderr.write(f"\r\x1b[K{f'flightlog: {printable(line[:200])}' if line else ''}")
+            sys.stderr.flush()
+
+
 def warn_once(topic: str, message: str) -> None:
     """Print a warning the first time its topic comes up in this process."""
     if topic not in _said:

@@ -316,6 +316,7 @@ def test_every_variable_reaches_the_run(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_wandb_variables_are_announced_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """They are taken for want of ours, in one line; a value that means something there only is passed over."""
+    monkeypatch.delenv("FLIGHTLOG_MODE")
     for name, value in {"PROJECT": "p", "MODE": "dryrun", "RESUME": "whatever", "NAME": "n"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     flightlog.init()
@@ -353,8 +354,11 @@ def test_a_variable_that_means_nothing_is_named(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("text", ["project = ", "\xff", "project = 5", "tags = 5", 'mode = "x"'])
-def test_a_settings_file_that_cannot_be_understood_is_named(tmp_path: Path, text: str) -> None:
+def test_a_settings_file_that_cannot_be_understood_is_named(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error says which file."""
+    monkeypatch.delenv("FLIGHTLOG_MODE")
     (tmp_path / "flightlog.toml").write_bytes(text.encode("latin-1"))
     with pytest.raises(SettingsError, match=r"flightlog\.toml"):
         flightlog.init()

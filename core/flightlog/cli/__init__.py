@@ -21,7 +21,13 @@ _VERBS = {
     "login": "Keep an API key for a server.",
     "logout": "Forget the API key of a server.",
     "whoami": "Show which account the stored key belongs to.",
+    "mode": "Show in which mode runs are recorded here, and why.",
+    "online": "Let the runs of a folder be delivered while they are recorded.",
+    "offline": "Let the runs of a folder be recorded only, and delivered later.",
+    "disabled": "Let the runs of a folder not be recorded at all.",
 }
+# Verbs that share a file.
+_FILES = {"online": "mode", "offline": "mode", "disabled": "mode"}
 
 
 class _Verbs(click.Group):
@@ -32,7 +38,7 @@ class _Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _VERBS:
-            module = importlib.import_module(f".{cmd_name}", __name__)
+            module = importlib.import_module(f".{_FILES.get(cmd_name, cmd_name)}", __name__)
             command = getattr(module, cmd_name)
             assert isinstance(command, click.Command)
             return command

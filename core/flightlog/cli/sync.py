@@ -19,6 +19,7 @@ from ..sync.deliver import RunProgress
 from ..sync.session import DEFAULT_TIMEOUT, Report, Result, find_runs
 from ..sync.session import sync as deliver
 from ..terminal import printable
+from .watching import Watching, run_watch, watch_options
 
 
 @click.command()
@@ -36,6 +37,7 @@ from ..terminal import printable
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
 @click.option("--quiet", is_flag=True, help="Print only what went wrong.")
+@watch_options
 def sync(
     paths: tuple[Path, ...],
     server: str | None,
@@ -44,6 +46,7 @@ def sync(
     timeout: float | None,
     as_json: bool,
     quiet: bool,
+    watching: Watching,
 ) -> None:
     """Deliver the runs at or below PATHS; without PATHS, all below this folder.
 
@@ -53,6 +56,13 @@ def sync(
     """
     if workspace is not None:
         checked_name("workspace", workspace)
+    if watching.watch:
+        if clean:
+            raise click.UsageError("--watch cannot be combined with --clean")
+        chosen = keys.choose_server(settings.load(), server)
+        key = keys.find_key(chosen)
+        status = run_watch(paths, chosen, key, watching, workspace=workspace, as_json=as_json, quiet=quiet)
+        click.get_current_context().exit(status)
     runs = find_runs(paths)
     out = _Silent() if as_json else _Quiet() if quiet else _Bars() if sys.stderr.isatty() else _Lines()
     if not runs:

@@ -1,0 +1,120 @@
+"""Finding new runs below folders, again and again, without tiring a shared file system.
+
+A folder is listed again only when its time of modification has changed; one in which nothing happens is asked for that
+less and less often. No inotify: that does not see what another machine does on NFS or Lustre.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..rundir import RunDir, folders_below, is_run_dir
+
+MAX_DEPTH = 8
+MAX_FOLDERS = 100_000
+_LONGEST_PAUSE = 60.0
+_LONGEST_NEAR_RUNS = 15.0
+# What a file system's clock may not tell apart: what came right after the listing.
+_CLOCK_NS = 2_000_000_000
+
+
+@dataclass(slots=True)
+class _Folder:
+    depth: int
+    changed: int = 0
+    due: float = 0.0
+    pause: float = 0.0
+    has_runs: bool = False
+
+
+class Finder:
+    """Finds run directories at or below some paths, each once.
+
+    Args:
+        paths: runs, and folders that hold some.
+        interval: seconds between two looks at a folder in which something happens.
+        all_users: also those that belong to somebody else.
+    """
+
+    def __init__(self, paths: Iterable[Path], interval: float, all_users: bool) -> None:
+        self._interval = interval
+        self._all_users = all_users
+        self._roots = list(paths)
+        self._folders = {path: _Folder(0) for path in self._roots}
+        self._found: set[Path] = set()
+        self.due = 0.0
+
+    def look(self, now: float) -> list[RunDir]:
+        """Return the runs that have appeared since the last look.
+
+        Args:
+            now: the monotonic clock.
+        """
+        new: list[RunDir] = []
+        for path in [path for path, folder in self._folders.items() if folder.due <= now]:
+            self._look_at(path, now, new)
+        self.due = min((folder.due for folder in self._folders.values()), default=now + _LONGEST_PAUSE)
+        return sorted(new)
+
+    def forget(self, directory: RunDir) -> None:
+        """Let a run be found anew, which has been taken away."""
+        self._found.discard(directory.path)
+
+    def _look_at(self, path: Path, now: float, new: list[RunDir]) -> None:
+        folder = self._folders.get(path)
+        if folder is None:
+            return
+        try:
+            changed = path.stat(follow_symlinks=False).st_mtime_ns
+            if changed == folder.changed:
+                self._rest(folder, now)
+                return
+            if is_run_dir(path):
+                del self._folders[path]
+                self._add(path, new)
+                return
+            below = folders_below(path)
+        except OSError:
+            self._lose(path, folder, now)
+            return
+        folder.changed = changed if time.time_ns() - changed > _CLOCK_NS else 0
+        folder.pause = 0.0
+        self._rest(folder, now)
+        for place in below:
+            self._take(place, folder, now, new)
+
+    def _take(self, path: Path, parent: _Folder, now: float, new: list[RunDir]) -> None:
+        if path in self._folders or path in self._found:
+            return
+        if is_run_dir(path):
+            parent.has_runs = True
+            self._add(path, new)
+        elif parent.depth < MAX_DEPTH and len(self._folders) < MAX_FOLDERS:
+            self._folders[path] = _Folder(parent.depth + 1)
+            self._look_at(path, now, new)
+
+    def _add(self, path: Path, new: list[RunDir]) -> None:
+        try:
+            is_own = path.stat(follow_symlinks=False).st_uid == os.getuid()
+        except OSError:
+            return
+        self._found.add(path)
+        if is_own or self._all_users:
+            new.append(RunDir(path))
+
+    def _rest(self, folder: _Folder, now: float) -> None:
+        longest = _LONGEST_NEAR_RUNS if folder.has_runs or not folder.depth else _LONGEST_PAUSE
+        folder.pause = min(max(folder.pause * 1.5, self._interval), max(longest, self._interval))
+        folder.due = now + folder.pause
+
+    def _lose(self, path: Path, folder: _Folder, now: float) -> None:
+        """A folder cannot be looked into, or is gone; those that were named may come back."""
+        if path in self._roots:
+            folder.changed = 0
+            self._rest(folder, now)
+        else:
+            del self._folders[path]
