@@ -415,8 +415,9 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     "name",
     [
         ".env", ".env.local", ".envrc", "prod.env", "id_rsa", "id_ed25519_work", "a.pem", ".netrc", "_netrc", ".pypirc",
-        ".npmrc", "x/.ssh/config", "tokens.json", "kaggle.json", ".kaggle/x", "credentials.json", "credentials", ".aws/config",
-        "token", "stored_tokens", "huggingface_token.txt", "application_default_credentials.json", "my-service-account.json",
+        ".npmrc", "x/.ssh/config", "tokens.json", "kaggle.json", ".kaggle/x", "credentials.json", "credentials",
+        ".aws/config", "token", "stored_tokens", "huggingface_token.txt",
+        "application_default_credentials.json", "my-service-account.json",
         "my-project-0123456789ab.json", "client_secret_1.json", "rootkey.csv", "accessKeys.csv", "rclone.conf", ".boto",
         "a.ppk", "release.keystore", ".streamlit/secrets.toml", ".databrickscfg", ".my.cnf", ".git-credentials",
         "terraform.tfvars",
