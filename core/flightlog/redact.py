@@ -9,7 +9,7 @@ options (`-p X`, `-u user:X`), and secrets that are neither named nor shaped lik
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -23,8 +23,12 @@ _HARD = re.compile(
 )
 _SOFT = re.compile(
     r"(?:api|access|private|auth|signing|encryption|session|license|account|subscription|ssh|master)[-_.]?keys?(?![a-z])|"
-    r"(?:^|[-_.+])(?:key|pat|auth|sig|login|cookies?|jwt|sas)$|session[-_.]?id$|token|authori[sz]ation|bearer"
+    r"(?:^|[-_.+])(?:key|pat|auth|sig|login|cookies?|jwt|sas)$|session[-_.]?id$|token|authori[sz]ation|bearer|"
+    r"[a-z0-9][-_.]api$"
 )
+# In settings only, where the value is seen: access: "public" is none, nor is some_api: "https://…" or "v2".
+_DOUBTFUL = re.compile(r"(?:^|[-_.+])(?:api|access)$")
+_PLAIN_WORD = re.compile(r"[a-z]{1,20}(?:[-_ ][a-z]{1,20}){0,3}|v?\d+(?:\.\d+)*|[a-z][a-z0-9+.-]{0,30}://\S*")
 # Counts, columns and switches that merely sound like secrets: --num-tokens 5, --tokenizer name, --text-key prompt.
 _HARMLESS = re.compile(
     r"tokeni[sz][a-z]*|"
@@ -60,6 +64,14 @@ _VALUE = re.compile(
     r"""|(?:[^\s&]|&(?![\w.-]+=))+""",
     re.DOTALL,
 )
+# An option within a text, and what is between it and its value: run --password X, ["--password", "X"].
+_OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w.+-]{0,200}(?=[\s\\\"',])")
+_GAP = re.compile(r"""\s*\\*["']\s*,\s*|\s*,\s*|\s+""")
+# In code the credentials of a URL may be built from variables; and a user alone, as in ssh://git@host, is no secret.
+_URL_IN_CODE = re.compile(
+    rf"{_SCHEME}([^\s/?#@:\"']{{0,200}}:(?!\d+[/?#])[^\s\"'/]{{1,256}}|[\w-]{{20,200}})@", re.IGNORECASE
+)
+_BUILT = re.compile(r"[{}<>$]|%[sdr(]")
 # What keys of well-known services look like, wherever they stand.
 _KEY_SHAPES = re.compile(
     r"\b(?:fl_[0-9a-z]{8,}_[0-9A-Za-z]{20,}|hf_\w{20,}|sk-[\w-]{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}"
@@ -95,25 +107,70 @@ def _without_private_keys(text: str) -> str:
     return "".join([*shown, text[at:]])
 
 
-def redact_text(text: str, *, prose: bool = False) -> str:
+def redact_code(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return code or a patch without keys of known shapes, credentials in URLs, and texts known to be secret.
+
+    Args:
+        text: the code. secrets: as `secret_values` gives them; those that may as well be a word or a path stay.
+    """
+    for secret in secrets:
+        if secret in text and not _is_common(secret):
+            text = text.replace(secret, REDACTED)
+    if "://" in text:
+        text = _URL_IN_CODE.sub(lambda url: url[0] if _BUILT.search(url[2]) else f"{url[1]}{REDACTED}@", text)
+    return redact_keys(text)
+
+
+def _is_common(secret: str) -> bool:
+    """Tell whether a variable's value is a word or path, TOKEN_MODE=disabled say, without which code is no code."""
+    return bool(re.fullmatch(r"[a-z]{1,11}|[A-Z]{1,11}|[~.]{0,2}/.*|\d{1,9}", secret))
+
+
+def redact_text(text: str, *, prose: bool = False, allow: Iterable[str] = ()) -> str:
     """Return `text` without credentials in URLs, values of secret-sounding names, and strings shaped like keys.
 
     Args:
         text: a word of a command line, a variable's value.
         prose: it may be a sentence, where "key: patience" gives nothing away.
+        allow: names whose values may be shown.
     """
+    return _redact_text(text, _NAME_IN_PROSE if prose else _NAME, _Allowed(allow))
+
+
+def _redact_text(text: str, named: re.Pattern[str], allowed: _Allowed) -> str:
     text = redact_keys(_URL_CREDENTIALS.sub(rf"\1{REDACTED}@", text))
     text = _BEARER.sub(rf"\1 {REDACTED}", _HEADERS.sub(rf"\1{REDACTED}", text))
-    return _hide_values(text, _NAME_IN_PROSE if prose else _NAME)
+    return _hide_options(_hide_values(text, named, allowed), allowed)
 
 
-def _hide_values(text: str, named: re.Pattern[str]) -> str:
+def _hide_values(text: str, named: re.Pattern[str], allowed: _Allowed) -> str:
     shown: list[str] = []
     at = 0
     for name in named.finditer(text):
-        if name.start() >= at and is_secret_name(name[1]) and (value := _VALUE.match(text, name.end())):
+        secret = name.start() >= at and is_secret_name(name[1]) and name[1] not in allowed
+        if secret and (value := _VALUE.match(text, name.end())):
             shown += [text[at : name.end()], REDACTED]
             at = value.end()
+    return "".join([*shown, text[at:]])
+
+
+def _hide_options(text: str, allowed: _Allowed) -> str:
+    """Hide what stands behind a secret-sounding option, as `redact_command` does where the words are apart."""
+    if "-" not in text:
+        return text
+    shown: list[str] = []
+    at = 0
+    for option in _OPTION.finditer(text):
+        if option.start() < at:
+            continue
+        end, hiding = option.end(), _value_expected(option[0], allowed)
+        while hiding != _NOTHING and (gap := _GAP.match(text, end)) and (value := _VALUE.match(text, gap.end())):
+            word = value[0].strip("\\\"',[]")
+            if hiding == _SOME and word.startswith("-"):
+                break
+            shown += [text[at : gap.end()], REDACTED]
+            at = end = value.end()
+            hiding = _still_hiding(hiding, _value_expected(word, allowed))
     return "".join([*shown, text[at:]])
 
 
@@ -133,23 +190,36 @@ def redact_command(argv: Sequence[str], secrets: Iterable[str] = (), allow: Iter
     """
     known = sorted((s for s in secrets if len(s) >= MIN_SECRET), key=len, reverse=True)
     allowed = _Allowed(allow)
-    shown: list[str] = []
+    return _hide_words(argv, lambda w: _value_expected(w, allowed), lambda w: _redact_word(w, known, allowed))
+
+
+def _hide_words(words: Sequence[Any], expects: Callable[[str], int], show: Callable[[Any], Any]) -> list[Any]:
+    """Return words with those replaced that belong to a secret-sounding one before them, the others as `show` has them.
+
+    Args:
+        words: texts; among settings other values, too. expects: tells of a text which words after it to hide.
+    """
+    shown: list[Any] = []
     hiding = _NOTHING
-    for word in argv:
-        expected = _value_expected(word, allowed)
-        if hiding == _NOTHING or (hiding == _SOME and word.startswith("-")):
-            shown.append(_redact_word(word, known, allowed))
+    for word in words:
+        expected = expects(word) if isinstance(word, str) else _NOTHING
+        if hiding == _NOTHING or (hiding == _SOME and isinstance(word, str) and word.startswith("-")):
+            shown.append(show(word))
             hiding = expected
-            continue
-        shown.append(REDACTED)
-        # The hidden word may as well have been an option, whose own value comes now; or "Bearer", with the key to come.
-        if expected != _NOTHING:
-            hiding = expected
-        elif hiding == _ONE:
-            hiding = _NOTHING
-        elif hiding == _FIRST:
-            hiding = _SOME
+        else:
+            shown.append(REDACTED)
+            hiding = _still_hiding(hiding, expected)
     return shown
+
+
+def _still_hiding(hiding: int, expected: int) -> int:
+    """Return what to hide after a hidden word.
+
+    It may as well have been an option, whose own value comes now; or "Bearer", with the key to come.
+    """
+    if expected != _NOTHING:
+        return expected
+    return {_ONE: _NOTHING, _FIRST: _SOME}.get(hiding, hiding)
 
 
 # What to do with the next word: nothing; hide it; hide it and what follows up to an option; hide all up to an option.
@@ -178,7 +248,7 @@ def _redact_word(word: str, known: Sequence[str], allowed: _Allowed) -> str:
         return f"{name}={REDACTED}"
     for secret in known:
         word = word.replace(secret, REDACTED)
-    return redact_text(word)
+    return _redact_text(word, _NAME, allowed)
 
 
 def redact_mapping(values: Mapping[str, Any], allow: Iterable[str] = (), secrets: Iterable[str] = ()) -> dict[str, Any]:
@@ -203,23 +273,46 @@ def _redact_value(value: Any, path: str, allowed: _Allowed, known: Sequence[str]
     name = _plain_name(path.rpartition(".")[2])
     if _HARD.search(name):
         return _hidden(value, hard=True, above=above)
-    if _SOFT.search(name):
+    if _SOFT.search(name) and not (_DOUBTFUL.search(name) and _is_address(value)):
         return _hidden(value, hard=False, above=above)
     if isinstance(value, str):
+        if _DOUBTFUL.search(name) and not _PLAIN_WORD.fullmatch(value):
+            return _hidden(value, hard=False, above=above)
         for secret in known:
             value = value.replace(secret, REDACTED)
-        return redact_text(value, prose=True)
+        return _redact_text(value, _NAME_IN_PROSE, allowed)
     if id(value) in above or len(above) > _MAX_DEPTH:
         return REDACTED
     above = (*above, id(value))
     if isinstance(value, Mapping):
-        return {k: _redact_value(v, f"{path}.{k}", allowed, known, above) for k, v in value.items()}
+        named = _name_of_value(value, allowed)
+        return {
+            k: _hidden(v, hard=True, above=above)
+            if k == named
+            else _redact_value(v, f"{path}.{k}", allowed, known, above)
+            for k, v in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_redact_value(v, path, allowed, known, above) for v in value]
+        return _hide_words(
+            value,
+            lambda word: _NOTHING if word.lower() == "basic" else _value_expected(word, allowed),  # a level, say
+            lambda item: _redact_value(item, path, allowed, known, above),
+        )
     return value
 
 
 _MAX_DEPTH = 64
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"v?\d+(?:\.\d+)*|[a-z][a-z0-9+.-]{0,30}://\S*", value))
+
+
+def _name_of_value(values: Mapping[Any, Any], allowed: _Allowed) -> str | None:
+    """Return "value" where that is a secret's: {"name": "HF_TOKEN", "value": "…"}, as containers have variables."""
+    name = values.get("name", values.get("key"))
+    secret = isinstance(name, str) and is_secret_name(name) and name not in allowed
+    return "value" if secret and "value" in values else None
 
 
 def _hidden(value: Any, *, hard: bool, above: tuple[int, ...]) -> Any:

@@ -128,6 +128,28 @@ def test_what_does_not_belong_into_a_patch(repository: Path, store: CodeStore, t
     assert KEY not in patch and "root:" not in patch and "abc" not in patch
 
 
+def test_known_secrets_stay_out_of_code_and_patch(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment's, credentials in URLs, and a file of keys that was committed by mistake and has changed."""
+    secret = "5ecret-of-the-env"
+    monkeypatch.setenv("SOME_API_KEY", secret)
+    (repository / ".env").write_text("A=1\n")
+    git(repository, "add", "-f", ".env")
+    git(repository, "commit", "-qm", "oops")
+    (repository / ".env").write_text(f"A=1\nPLAIN=hidden-by-name\n{secret}\n")
+    (repository / "new.py").write_text(f"login('{secret}')\nurl = 'https://me:pa55word-x@host/y'\n")
+    (repository / "train.py").write_text(f"key = '{secret}'\n")
+    monkeypatch.chdir(repository)
+    found = Collector(tmp_path / "files", lambda data: None, save_code=repository).collect()
+    assert found["git"]["left_out"] == [".env"] and not found["git"]["diff_complete"]
+    assert found["code"]["left_out"] == 0 and len(found["files"]) >= 3
+    for entry in found["files"]:
+        content = (tmp_path / "files" / entry["path"]).read_text()
+        assert not any(word in content for word in (secret, "pa55word", "hidden-by-name")), entry
+    assert "https://[redacted]@host/y" in (tmp_path / "files" / found["git"]["diff"]).read_text()
+
+
 def test_a_repository_before_its_first_commit(tmp_path: Path, store: CodeStore) -> None:
     """Everything in it is new."""
     git(tmp_path, "init", "-q", "-b", "trunk")
@@ -390,15 +412,36 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [".env", ".env.local", "prod.env", "id_rsa", "a.pem", ".netrc", "x/.ssh/config", "tokens.json"]
-)
+    "name",
+    [
+        ".env", ".env.local", ".envrc", "prod.env", "id_rsa", "id_ed25519_work", "a.pem", ".netrc", "_netrc", ".pypirc",
+        ".npmrc", "x/.ssh/config", "tokens.json", "kaggle.json", ".kaggle/x", "credentials.json", "credentials",
+        ".aws/config", "token", "stored_tokens", "huggingface_token.txt",
+        "application_default_credentials.json", "my-service-account.json",
+        "my-project-0123456789ab.json", "client_secret_1.json", "rootkey.csv", "accessKeys.csv", "rclone.conf", ".boto",
+        "a.ppk", "release.keystore", ".streamlit/secrets.toml", ".databrickscfg", ".my.cnf", ".git-credentials",
+        "terraform.tfvars",
+    ],
+)  # fmt: skip
 def test_files_that_hold_keys(name: str) -> None:
     """Told by their names."""
     assert holds_keys(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["env.py", "environment.yml", "tokens.py", "tokenizer.json", "train.py", "keyboard.txt"]
+    "name",
+    [
+        "env.py",
+        "environment.yml",
+        "tokens.py",
+        "tokenizer.json",
+        "train.py",
+        "keyboard.txt",
+        "config.json",
+        "vocab-0123.json",
+        "kaggle.py",
+        "monkey.csv",
+    ],
 )
 def test_files_that_hold_none(name: str) -> None:
     """Though they sound like it."""

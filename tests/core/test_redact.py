@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flightlog.redact import (
     REDACTED,
     is_secret_name,
+    redact_code,
     redact_command,
     redact_keys,
     redact_mapping,
@@ -227,6 +228,55 @@ def test_settings_lose_their_secrets_and_keep_their_shape() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_secrets_in_lists_of_words_and_in_lines(name: str) -> None:
+    """A config that holds a command, as words or as a line, loses what the command itself would lose, and no more."""
+    values: dict[str, Any] = {
+        "argv": ["run.py", name, SECRET, "--lr", "0.1", 3, None, name, 1234],
+        "line": f"python run.py {name} {SECRET} --lr 0.1",
+        "quoted": f"sh -c \"run {name} '{SECRET} more' \"",
+        "as_json": json.dumps(["run.py", name, f"{SECRET} more", "--lr"]),
+        "nested": [{"args": (name, SECRET)}],
+    }
+    shown = redact_mapping(values)
+    assert SECRET not in json.dumps(shown) and "more" not in json.dumps(shown) and "1234" not in json.dumps(shown)
+    assert shown["argv"][3:7] == ["--lr", "0.1", 3, None] and shown["line"].endswith(" --lr 0.1")
+    assert redact_mapping(values, allow=[name]) == {**values, "nested": [{"args": [name, SECRET]}]}
+    assert (
+        SECRET not in redact_text(f"run {name} {SECRET}") and SECRET not in redact_command([f"run {name} {SECRET}"])[0]
+    )
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_lines_and_lists_without_secrets_stay(name: str) -> None:
+    """Options that merely sound like it, and sentences with dashes."""
+    values = {
+        "argv": ["run.py", name, "42", "-x", "basic", "model"],
+        "line": f"run.py {name} 42 - not a key - and --use-auth-token yes",
+        "words": ["token", "label", "key", "value"],
+    }
+    assert redact_mapping(values) == values
+
+
+@pytest.mark.parametrize("name", ["wandb_api", "OPENAI_API", "access", "s3_access", "aws.access", "api", "accesskey"])
+def test_names_that_may_be_a_keys(name: str) -> None:
+    """Hidden, unless the value shows that it is none."""
+    assert redact_mapping({name: SECRET}) == {name: REDACTED}
+    if "key" not in name:
+        harmless = {name: "https://host/v1", "nested": {name: "v2"}, "b": {name: True}}
+        assert redact_mapping(harmless) == harmless
+    if "_api" not in name.lower() and "key" not in name:
+        assert redact_mapping({name: "read only"}) == {name: "read only"}
+
+
+def test_variables_as_containers_have_them() -> None:
+    """{"name": …, "value": …}: what the value is called stands beside it."""
+    given = {"env": [{"name": "HF_TOKEN", "value": "abc"}, {"name": "LR", "value": "1"}]}
+    shown = redact_mapping(given)
+    assert shown == {"env": [{"name": "HF_TOKEN", "value": REDACTED}, {"name": "LR", "value": "1"}]}
+    assert redact_mapping(given, allow=["hf_token"]) == given
+
+
 def test_settings_that_hold_themselves() -> None:
     """They end where they begin again, however often."""
     loop: dict[str, Any] = {"lr": 0.1}
@@ -247,9 +297,25 @@ def test_code_loses_keys_and_nothing_else() -> None:
     assert redact_keys(code) == f'token = get_token()\nkey = "{REDACTED}"\npassword: str\n'
 
 
+def test_code_loses_credentials_of_urls_and_known_secrets() -> None:
+    """What is put together from variables stays, and so does what is a word or a path whoever holds it for a secret."""
+    lost = [f'db = "postgres://me:{SECRET}@host/x"', f"# https://{SECRET}{SECRET}@host", f"key = '{SECRET}'"]
+    stays = [
+        'url = f"https://{user}:{password}@{host}/"', "git+ssh://git@github.com/a/b", 'mode = "disabled"',
+        'open("/home/me/key.json")', "http://host:8080/@scope/x", "https://%s:%s@host", "http://127.0.0.1:80/a@b",
+    ]  # fmt: skip
+    code = "\n".join([*lost, *stays])
+    shown = redact_code(code, [SECRET, "disabled", "/home/me/key.json"]).splitlines()
+    assert SECRET not in "\n".join(shown[:3]) and all(REDACTED in line for line in shown[:3]) and shown[3:] == stays
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "--token ",
+        "-k -",
+        "--tokens a ",
+        '--key", ',
         "a",
         "://a:b",
         "a=b",
@@ -267,6 +333,8 @@ def test_code_loses_keys_and_nothing_else() -> None:
 def test_no_text_takes_long(text: str) -> None:
     """Two hundred kilobytes of what expressions stumble over: quadratic time would meet the timeout."""
     redact_text(text * (200_000 // len(text)))
+    redact_text(text * (200_000 // len(text)), prose=True)
+    redact_code(text * (64_000 // len(text)))
 
 
 def test_a_runs_command_is_redacted_in_journal_and_spec(script: Callable[..., Any], tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ class WholeWrites:
             return False
 
     def let_go(self) -> None:
-        """Put back what was there, unless somebody has followed the stream after us: then ours stays, and does no harm."""
+        """Put back what was there, unless somebody has followed the stream after us: then ours stays, harmless."""
         if _own(self._stream).get("write") is self._write:
             with contextlib.suppress(AttributeError, TypeError):
                 del self._stream.write

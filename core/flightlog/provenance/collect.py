@@ -14,6 +14,7 @@ import orjson
 from ..errors import UsageError
 from ..journal.values import encode_values, text
 from ..process import unforked
+from ..redact import secret_values
 from ..terminal import guarded, warn_once
 from .quick import folder
 
@@ -109,7 +110,7 @@ class Collector:
         """Find everything out now and return it."""
         from .store import CodeStore
 
-        self._store = CodeStore(self._files)
+        self._store = CodeStore(self._files, secrets=secret_values(os.environ))
         self._parts = _parts(self._store, Path(self._folder), self._save_code, self._allow)
         for name, part in self._parts.items():
             try:

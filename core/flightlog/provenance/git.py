@@ -205,12 +205,13 @@ def _remote(repository: Repository) -> dict[str, Any]:
 def _difference(repository: Repository, commit: str | None, store: CodeStore) -> dict[str, Any]:
     """Keep the difference from the commit as a patch that `git apply` takes, and say what is missing from it."""
     answer = repository.ask(*_DIFF, commit, "--", limit=MAX_DIFF) if commit else _Answer(b"", True)
-    patch = answer.output if answer.whole else _whole_files(answer.output)
+    patch, hidden = _without_key_files(answer.output if answer.whole else _whole_files(answer.output))
     listed = repository.ask("ls-files", "--others", "--exclude-standard", "-z", *(() if commit else ("--cached",)))
     names = [os.fsdecode(name) for name in listed.output.split(b"\0") if name]
     if not listed.whole:
         names = names[:-1]
     added, kept, left_out = _as_added(repository.root, names)
+    left_out = [*hidden, *left_out]
     facts: dict[str, Any] = {"untracked": len(names), "diff_complete": answer.whole and listed.whole and not left_out}
     if left_out:
         facts["left_out"] = [name.encode("utf-8", "replace").decode()[:300] for name in left_out[:MAX_LISTED]]
@@ -225,6 +226,19 @@ def _difference(repository: Repository, commit: str | None, store: CodeStore) ->
 def _whole_files(patch: bytes) -> bytes:
     """Return of a patch that was cut the files that are in it whole."""
     return patch[: max(0, patch.rfind(b"\ndiff --git ") + 1)]
+
+
+def _without_key_files(patch: bytes) -> tuple[bytes, list[str]]:
+    """Return a patch without the files that hold keys by their names (committed by mistake), and those names."""
+    kept: list[bytes] = []
+    hidden: list[str] = []
+    for part in re.split(rb"^(?=diff --git )", patch, flags=re.MULTILINE):
+        name = os.fsdecode(part.partition(b"\n")[0].rpartition(b" b/")[2].rstrip(b'"'))
+        if part and holds_keys(name):
+            hidden.append(name)
+        else:
+            kept.append(part)
+    return b"".join(kept), hidden
 
 
 def _as_added(root: Path, names: Sequence[str]) -> tuple[bytes, int, list[str]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..journal.reader import regular_file
 from ..protocol.manifest import is_safe_path
-from ..redact import is_secret_name, redact_keys
+from ..redact import is_secret_name, redact_code
 from ..rundir import atomic_write
 
 MAX_FILE = 1 << 20
@@ -23,15 +24,21 @@ _CHUNK = 64 << 10
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 # Files that are there to hold keys, wherever they lie.
 _KEY_FILES = re.compile(
-    r"\.env(?:[._-].+)?|.*\.(?:env|pem|key|p12|pfx|jks|kdbx|asc|gpg|ovpn|tfstate|tfvars)|id_(?:rsa|dsa|ecdsa|ed25519).*|"
-    r"\.(?:netrc|npmrc|pypirc|pgpass|htpasswd|git-credentials|dockercfg|boto|s3cfg)|kubeconfig.*|.*service[-_]?account.*\.json",
+    r"\.env(?:rc|[._-].+)?|.*\.(?:env|pem|key|p8|p12|pfx|pkcs12|jks|keystore|kdbx|ppk|asc|gpg|ovpn|tfstate|tfvars)|"
+    r"id_(?:rsa|dsa|ecdsa|ed25519).*|[._](?:netrc|npmrc|yarnrc|pypirc|pgpass|htpasswd|dockercfg|dockerconfigjson|boto|s3cfg|"
+    r"my\.cnf|databrickscfg|cdsapirc|msmtprc|comet\.config)|\.?rclone\.conf|kubeconfig.*|kaggle\.json|rootkey\.csv|adc\.json|"
+    # What Google calls the keys of a service account: project-0123456789ab.json
+    r".*service[-_]?account.*\.json|[a-z][\w-]*-[0-9a-f]{12}\.json",
     re.IGNORECASE,
 )
 CODE_SUFFIXES = frozenset((
     ".py", ".pyx", ".pyi", ".ipynb", ".c", ".h", ".cc", ".cpp", ".cu", ".cuh", ".hpp", ".rs", ".go", ".js", ".ts",
     ".r", ".jl", ".md", ".rst",
 ))  # fmt: skip
-_KEY_FOLDERS = frozenset((".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure", ".config"))
+_KEY_FOLDERS = frozenset((
+    ".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure", ".config", ".kaggle", ".huggingface", ".gcloud", ".oci",
+    ".password-store", ".snowsql", ".mc", ".terraform.d",
+))  # fmt: skip
 
 
 def holds_keys(path: str) -> bool:
@@ -50,10 +57,14 @@ class CodeStore:
         files: the run's `files` folder.
         max_total: bytes over all files.
         max_files: how many.
+        secrets: texts that no file may hold, as `redact.secret_values` gives them.
     """
 
-    def __init__(self, files: Path, *, max_total: int = 32 << 20, max_files: int = 5000) -> None:
+    def __init__(
+        self, files: Path, *, max_total: int = 32 << 20, max_files: int = 5000, secrets: Sequence[str] = ()
+    ) -> None:
         self._files = files
+        self._secrets = secrets
         self._room = max_total
         self._left = max_files
         self._paths: set[str] = set()
@@ -61,7 +72,7 @@ class CodeStore:
         self.entries: list[dict[str, Any]] = []
 
     def add(self, path: str, content: bytes, *, durable: bool = True) -> bool:
-        """Write a file below the folder, without strings shaped like keys. Returns False where it is not kept.
+        """Write a file below the folder, without known secrets and keys. Returns False where it is not kept.
 
         Args:
             path: its name there, relative with "/" between.
@@ -71,7 +82,7 @@ class CodeStore:
         Raises:
             OSError: it cannot be written.
         """
-        content = without_keys(content)
+        content = without_keys(content, self._secrets)
         if path in self._paths:
             return True
         if len(content) > self._room or self._left < 1 or not is_safe_path(path):
@@ -122,8 +133,8 @@ def read_bounded(path: Path, limit: int = MAX_FILE, *, follow: bool = True) -> b
     return content if len(content) <= limit else None
 
 
-def without_keys(content: bytes) -> bytes:
-    """Return a text without strings shaped like keys of well-known services; what is no text stays as it is.
+def without_keys(content: bytes, secrets: Sequence[str] = ()) -> bytes:
+    """Return a text without keys, credentials in URLs and known secrets; what is no text stays as it is.
 
     It is done in parts, between lines: a regular expression over megabytes would hold up the training's threads.
     """
@@ -135,6 +146,6 @@ def without_keys(content: bytes) -> bytes:
         end = content.find(b"\n", at + _CHUNK) + 1 or len(content)
         if b"-----BEGIN " in content[at:end]:
             end = len(content)  # a private key is as many lines as it likes
-        parts.append(redact_keys(content[at:end].decode("utf-8", "surrogateescape")))
+        parts.append(redact_code(content[at:end].decode("utf-8", "surrogateescape"), secrets))
         at = end
     return "".join(parts).encode("utf-8", "surrogateescape")
