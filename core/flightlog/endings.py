@@ -24,6 +24,7 @@ _take: Callable[[], Run | None]
 _installed = False
 _exited: tuple[Run, int, int] | None = None
 _terminated: Run | None = None
+_handed_over = 0
 _before_sigterm: Any = None
 _latest: Run | None = None
 
@@ -44,6 +45,34 @@ def watch(run: Run, peek: Callable[[], Run | None], take: Callable[[], Run | Non
         _chain_excepthook()
         _chain_exit()
     _chain_sigterm()
+
+
+def hand_over() -> bool:
+    """Leave it to whoever has put his handler in the place of ours to end the process on SIGTERM, until `take_back`.
+
+    A framework that wants to save a last checkpoint calls ours from its own. However the run ends then, it was
+    preempted.
+
+    Returns:
+        False where ours is still in place: nobody else would end the process.
+    """
+    global _handed_over
+    now = signal.getsignal(signal.SIGTERM)
+    if now is _on_sigterm or not callable(now):
+        return False
+    _handed_over += 1
+    return True
+
+
+def take_back() -> None:
+    """SIGTERM ends the process again; once for each `hand_over` that returned True."""
+    global _handed_over
+    _handed_over = max(0, _handed_over - 1)
+
+
+def is_terminated(run: Run) -> bool:
+    """Whether this process was told by SIGTERM to end, and the run is not over yet."""
+    return run is _terminated
 
 
 def _at_exit() -> None:
@@ -123,13 +152,14 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         _latest.when_ended(lambda: _on_sigterm(number, frame))
         return
     run = _peek()
-    if callable(_before_sigterm):
+    if callable(_before_sigterm) or _handed_over:
         if run is not None:
             # The script has its own ideas, a last checkpoint perhaps. However it ends now, it was preempted.
             _terminated = run
             with guarded("SIGTERM"):
                 run.when_free(lambda: _mark(run))
-        _before_sigterm(number, frame)
+        if callable(_before_sigterm):
+            _before_sigterm(number, frame)
     elif run is not None:
         run.when_free(lambda: _die_preempted(run))
     else:

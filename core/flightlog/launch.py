@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from .protocol.names import name_from_bytes
 
 _MAX_ANCESTORS = 16
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_declared: Launch | None = None
 
 
 class Launch(NamedTuple):
@@ -70,7 +71,23 @@ class Launch(NamedTuple):
 
 def detect(environ: Mapping[str, str] = os.environ) -> Launch | None:
     """Return the launch that this process is a rank of; None where it was started alone."""
-    return _torchrun(environ) or _slurm(environ) or _mpi(environ)
+    return _declared or _torchrun(environ) or _slurm(environ) or _mpi(environ)
+
+
+@contextlib.contextmanager
+def declared(key: str, rank: int, size: int, local_rank: int | None) -> Iterator[None]:
+    """Let the runs that begin in this block be ranks of a launch that a framework made, and no variable tells of.
+
+    Args:
+        key: what its processes agree on, and no other launch has.
+        rank, size, local_rank: as in `Launch`.
+    """
+    global _declared
+    before, _declared = _declared, Launch(_name_of(_joined("declared", [key])), rank, size, local_rank, None)
+    try:
+        yield
+    finally:
+        _declared = before
 
 
 def _number(environ: Mapping[str, str], *names: str) -> int | None:

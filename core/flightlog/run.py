@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import alerts
 from .companions import NOTHING, Companions, Surroundings
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .artifacts import Artifact, ArtifactVersion, Keeper
     from .journal.fold import Fold
     from .media.base import Media
+    from .throughput import Tracked
+
+_T = TypeVar("_T")
 
 # Batch systems give 30 s between SIGTERM and SIGKILL; the journal needs some of them.
 PREEMPT_SECONDS = 20.0
@@ -275,6 +278,21 @@ class Run:
                 self._log_any(data, writer.take_step(step, commit))
         else:
             self._must_run("log()")
+
+    def track(self, loader: Iterable[_T], epoch: int | None = None, every: int = 50) -> Tracked[_T]:
+        """Return a loader's batches as they come, and record how fast they are worked off.
+
+        Args:
+            loader: a DataLoader, or whatever else gives batches.
+            epoch: which pass over the data this is; recorded beside the rates.
+            every: after how many batches the rates are recorded: "perf/steps_per_second", "perf/samples_per_second"
+                (by the first dimension of the first array in a batch), "perf/tokens_per_second" (where a batch has
+                "input_ids"), "perf/step_seconds" and "perf/data_seconds" (of a step, waiting for the batch). They
+                stand at the step that was logged last, and once more at the end.
+        """
+        from .throughput import Tracked
+
+        return Tracked(self, loader, epoch, every)
 
     def define_metric(
         self,

@@ -1,7 +1,8 @@
 """What the recorder says to the person at the terminal, and the one place where its own errors end.
 
-A training is never stopped by its recorder: `guarded` turns an internal error into one warning. The test suite sets
-`raise_internal_errors`, so that there every such error is a failure.
+A training is never stopped by its recorder: `guarded` turns an internal error into one warning, and so does
+`contained`, for what no line of the user's script has asked for. The test suite sets `raise_internal_errors`, so that
+there every such error is a failure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 
 from .errors import UsageError
 
-raise_internal_errors = False
+# A test sets the first in its own process, and the second for those that it starts.
+raise_internal_errors = os.environ.get("_FLIGHTLOG_RAISE") == "1"
 _said: set[str] = set()
 _LONGEST = 2000
 
@@ -74,6 +76,17 @@ def guarded(what: str) -> Iterator[None]:
         yield
     except UsageError:
         raise
+    except Exception as error:
+        if raise_internal_errors:
+            raise
+        warn_once(what, f"{what} failed and is skipped: {type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def contained(what: str) -> Iterator[None]:
+    """Run a block that a framework's hook has come to; no error in it reaches the training, misuse neither."""
+    try:
+        yield
     except Exception as error:
         if raise_internal_errors:
             raise

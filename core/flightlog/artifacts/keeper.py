@@ -13,17 +13,17 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import NotFound, UsageError
-from ..journal.reader import writer_folders
+from ..journal.reader import open_regular, writer_folders
 from ..journal.record import Record
 from ..journal.values import encode_values, text
 from ..mappings import as_mapping
-from ..protocol.manifest import Manifest, Reference
+from ..protocol.manifest import MAX_MANIFEST, Manifest, Reference
 from ..protocol.names import checked_name
 from ..rundir import RunDir, atomic_write, readable
 from ..terminal import say, warn_once
@@ -409,23 +409,29 @@ class Keeper:
         with self._books_locked():
             catalog = self._books.catalog
             held = {version for (known, _), version in catalog.aliases.items() if known == name}
-            here = [v for v in catalog.named(name) if (self._rundir.files / v.manifest).is_file()]
-            for version in superseded(here, rule, held):
-                folder = (self._rundir.files / version.manifest).parent
-                self._write(
-                    {
-                        "action": "pruned",
-                        "name": name,
-                        "version": version.version,
-                        "digest": version.digest,
-                        "manifest": version.manifest,
-                    }
-                )
-                self._links.forget(folder)
-                self._books.condemned.append(folder)
+            self._condemn(superseded(self._here(name), rule, held))
             some = bool(self._books.condemned)
         if some:
             self._copier.submit(self._sweep)
+
+    def _here(self, name: str) -> list[Version]:
+        return [v for v in self._books.catalog.named(name) if (self._rundir.files / v.manifest).is_file()]
+
+    def _condemn(self, versions: Iterable[Version]) -> None:
+        """Record that versions are let go. Their files follow by `_sweep`."""
+        for version in versions:
+            folder = (self._rundir.files / version.manifest).parent
+            self._write(
+                {
+                    "action": "pruned",
+                    "name": version.name,
+                    "version": version.version,
+                    "digest": version.digest,
+                    "manifest": version.manifest,
+                }
+            )
+            self._links.forget(folder)
+            self._books.condemned.append(folder)
 
     def _sweep(self) -> None:
         """Delete what has been let go. Without durable records a power cut would make damage of it."""
@@ -436,6 +442,70 @@ class Keeper:
             return
         for folder in condemned:
             empty(folder)
+
+    # -- versions by name, for who decides himself what stays ----------------------------------------------------------
+
+    def kept(self, name: str) -> list[tuple[Version, tuple[str, ...]]]:
+        """Return an artifact's versions that are whole and here, each with its aliases, as they were last logged."""
+        with self._books_locked():
+            self._read_books()
+            return [(version, self._books.catalog.aliases_of(version)) for version in self._here(name)]
+
+    def let_go(self, name: str, versions: Callable[[], Iterable[str]]) -> None:
+        """Let versions of an artifact go, whatever aliases they have, once all that was logged before is whole.
+
+        Args:
+            name: the artifact. versions: asked then for their names; others than those that are here are passed over.
+        """
+
+        def go() -> None:
+            with self._books_locked():
+                self._read_books()
+                wanted = set(versions())
+                self._condemn(v for v in self._here(name) if v.version in wanted)
+            self._sweep()
+
+        self._copier.submit(go)
+
+    def retag(self, name: str, version: Callable[[], str], aliases: Sequence[str]) -> None:
+        """Give a version that is here already more aliases, once all that was logged before is whole.
+
+        Args:
+            name: the artifact. version: asked then which. aliases: taken from the version that has them.
+
+        Raises:
+            UsageError: one cannot be an alias.
+        """
+        given = [alias for alias in checked_aliases(aliases) if alias != "latest" or "latest" in aliases]
+        number = next(self._calls)
+
+        def go() -> None:
+            with self._books_locked():
+                self._read_books()
+                found = next((v for v in self._here(name) if v.version == version()), None)
+                fresh = [a for a in given if self._books.taken.get((name, a), 0) < number]
+                if found is None or not fresh:
+                    return
+                self._books.taken.update({(name, a): number for a in fresh})
+                with open_regular(self._rundir.files / found.manifest) as file:
+                    manifest = Manifest.from_json(file.read(MAX_MANIFEST + 1))
+                data = {
+                    "action": "log",
+                    "name": name,
+                    "type": found.type,
+                    "version": found.version,
+                    "digest": found.digest,
+                    "size": found.size,
+                    "files": len(manifest.files),
+                    "aliases": fresh,
+                    "metadata": found.metadata,
+                    "manifest": found.manifest,
+                }
+                if manifest.description is not None:
+                    data["description"] = manifest.description
+                self._write(data)
+
+        self._copier.submit(go)
 
     # -- using ---------------------------------------------------------------------------------------------------------
 
