@@ -39,7 +39,7 @@ class Named:
 
     files: dict[str, FileEntry] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
-    _logged: list[tuple[str, ArtifactRecord]] = field(default_factory=list)
+    _logged: dict[tuple[str, ArtifactRecord], None] = field(default_factory=dict)  # a journal may be read twice
     _pruned: set[tuple[str, str]] = field(default_factory=set)
     _begun: dict[str, None] = field(default_factory=dict)
 
@@ -97,7 +97,8 @@ class Named:
         name, digest, manifest, aliases = (data.get(k) for k in ("name", "digest", "manifest", "aliases"))
         if isinstance(name, str) and isinstance(digest, str) and isinstance(manifest, str) and is_safe_path(manifest):
             marks = tuple(a for a in aliases if name_fault(a) is None) if isinstance(aliases, list) else ()
-            self._logged.append((_called(data, "version"), ArtifactRecord(name, digest, manifest, marks, at)))
+            version = ArtifactRecord(name, digest, manifest, marks, at)
+            self._logged[(_called(data, "version"), version)] = None
 
 
 _ACTIONS = {

@@ -435,23 +435,6 @@ def test_a_copied_directory_is_the_same_run(server: Server, place: Path, home: P
     assert server.journal(run_id) == local_journal(run)
 
 
-def test_a_copy_that_was_continued_on_both_machines_is_named_and_doubles_nothing(
-    server: Server, place: Path, home: Path, run_id: str
-) -> None:
-    """The same numbers with other bytes: a clear fault, status 3, never "synced", never cleaned."""
-    run = run_dir(place / "run-x", run_id)
-    shutil.copytree(run, place / "copy")
-    for directory, value in ((run, 1.0), (place / "copy", 2.0)):
-        with (directory / "files" / "journal" / ("w" * 16) / "000001.jsonl").open("ab") as segment:
-            segment.write(b"".join(logs(23, 30, data={"loss": value})))
-    assert server.sync(run, home=home).code == 0
-    for _ in range(2):
-        said = server.sync(place / "copy", home=home, options=("--clean",))
-        assert said.code == 3 and "copied and continued" in said.runs[0]["faults"][0], said
-    assert (place / "copy").is_dir()
-    assert server.journal(run_id) == local_journal(run)
-
-
 def test_a_run_that_grows_while_it_is_synced_is_delivered_bit_by_bit(
     own_server: Server, place: Path, home: Path
 ) -> None:

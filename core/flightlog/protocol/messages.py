@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ MAX_DIGESTS = 64  # seqs in one question for digests
 MAX_ASKED = 10_000  # chunks in one question, files in one commit
 
 Ranges = list[tuple[int, int]]
+_BEYOND = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,29 @@ def branch_name(writer: str, line: bytes) -> str:
 def format_ranges(ranges: Ranges) -> str:
     """Return ranges as they stand in a URL: "5-9,12-12"."""
     return ",".join(f"{a}-{b}" for a, b in ranges)
+
+
+def contains(ranges: Ranges, seq: int) -> int | None:
+    """Return the index of the range, of several in order, that a seq lies in; None where it is in none."""
+    index = bisect_right(ranges, (seq, _BEYOND)) - 1
+    return index if index >= 0 and ranges[index][1] >= seq else None
+
+
+def difference(ranges: Ranges, others: Ranges, upto: int) -> Ranges:
+    """Return ranges without what lies in others or beyond `upto`; both are in order."""
+    left: Ranges = []
+    for a, b in ranges:
+        b = min(b, upto)
+        for c, d in others[max(0, bisect_right(others, (a, _BEYOND)) - 1) :]:
+            if c > b or a > b:
+                break
+            if d >= a:
+                if c > a:
+                    left.append((a, c - 1))
+                a = d + 1
+        if a <= b:
+            left.append((a, b))
+    return left
 
 
 def parse_ranges(text: str) -> Ranges:

@@ -14,11 +14,12 @@ from ..client import Client, Patience, path_of
 from ..contents import ArtifactRecord, Named, named_files
 from ..errors import DivergedError, GoneError, PermanentError
 from ..journal.reader import writer_folders
-from ..protocol.messages import Receipt, WriterState, format_ranges
+from ..protocol.messages import Receipt, WriterState, difference, format_ranges
 from ..rundir import RunDir
 from . import state
+from .branches import WriterSender
 from .local import Identity, alive
-from .records import EMPTY, Delivered, WriterDelivery
+from .records import Delivered
 from .uploads import FileDelivery
 
 
@@ -48,7 +49,16 @@ class Progress(Protocol):
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a run. `complete`: the receipt proves everything; `faults`: what is damaged or was left behind."""
+    """What came of a run.
+
+    Attributes:
+        complete: the receipt proves everything.
+        faults: what is damaged or was left behind.
+        notes: what is worth knowing, and nothing wrong.
+        files: size and SHA-256 of the files that are as they were recorded, by path.
+        writers: by the name of their folders.
+        journal: how much of each writer's segments was read.
+    """
 
     directory: RunDir
     identity: Identity
@@ -64,6 +74,7 @@ class Outcome:
     writers: dict[str, Delivered] = field(default_factory=dict)
     journal: dict[str, dict[str, int]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Delivery:
@@ -127,14 +138,16 @@ class Delivery:
     def _deliver_records(self, outcome: Outcome, run_path: str, states: dict[str, WriterState], named: Named) -> None:
         folders = [f for f in writer_folders(outcome.directory.journal) if f.name in outcome.journal]
         diverged: set[str] = set()
+        sender = WriterSender(self._client, run_path, self._call, lambda: self._receipt(run_path).writers)
         for folder in sorted(folders, key=_begun):
-            work = WriterDelivery(self._client, run_path, self._call, folder.name, states.get(folder.name, EMPTY))
             try:
-                done = work.run(folder, outcome.journal[folder.name], named, self._progress.advance)
+                done = sender.send(folder, outcome.journal[folder.name], states, named, self._progress.advance)
             except DivergedError as error:
                 diverged.add(folder.name)
                 outcome.faults.append(f"{error}; it was copied and continued elsewhere, so this copy stays here")
                 continue
+            if done.name != folder.name:
+                outcome.notes.append(f"writer {folder.name} was copied and continued elsewhere: this is {done.name}")
             outcome.writers[folder.name] = done
             outcome.records += done.report.records
             outcome.records_sent += done.sent
@@ -185,16 +198,19 @@ class Delivery:
     def _judge(self, outcome: Outcome, receipt: Receipt) -> None:
         """Compare the receipt with this disk; what does not fit becomes a fault."""
         before = len(outcome.faults)
-        for name, done in outcome.writers.items():
-            state_there = receipt.writers.get(name)
-            if state_there is None:
+        for done in outcome.writers.values():
+            there = receipt.writers.get(done.name)
+            if there is None:
                 if done.last:
-                    outcome.faults.append(f"the receipt does not name writer {name}")
-            elif state_there.lost:
-                if state_there.lost != done.report.missing:  # what this disk cannot give either is named already
-                    outcome.faults.append(f"the server lacks seq {format_ranges(state_there.lost)} of writer {name}")
-            elif not done.confirmed and (state_there.last, state_there.digest) != (done.last, done.digest):
-                outcome.faults.append(f"the receipt for writer {name} is not what this disk holds")
+                    outcome.faults.append(f"the receipt does not name writer {done.name}")
+                continue
+            lacks = difference(sorted(there.lost), done.report.missing, done.last)
+            if lacks:
+                outcome.faults.append(f"the server lacks seq {format_ranges(lacks)} of writer {done.name}")
+            elif done.report.missing or done.confirmed:
+                continue  # what this disk cannot give is named already; what the server compared needs no more
+            elif (there.last, there.digest) != (done.last, done.digest):
+                outcome.faults.append(f"the receipt for writer {done.name} is not what this disk holds")
         for path, facts in outcome.files.items():
             if receipt.files.get(path) != facts:
                 outcome.faults.append(f"the receipt for {path} is not what this disk holds")

@@ -15,7 +15,7 @@ from ..errors import DamagedError, DivergedError, PermanentError
 from ..journal.reader import WriterReport, read_writer
 from ..journal.record import Line
 from ..protocol.digest import JournalDigest
-from ..protocol.messages import MAX_SPAN, Ranges, WriterState, format_ranges
+from ..protocol.messages import MAX_SPAN, Ranges, WriterState, contains, format_ranges
 
 BATCH_BYTES = 4 << 20
 BATCH_RANGES = 1000  # lost ranges stand in the URL, whose length servers bound
@@ -28,8 +28,12 @@ Call = Callable[[Callable[[], dict[str, Any]]], dict[str, Any]]
 class Delivered:
     """What came of a writer.
 
-    `last` and `digest` are as this disk has them, to be compared with the receipt; `confirmed` says that the server,
-    being further than this copy, has compared and found the same as far as this copy goes.
+    Attributes:
+        name: what it is called on the server: as here, or as a branch.
+        last, digest: as this disk has them, to be compared with the receipt.
+        sent: how many records the server had not had.
+        confirmed: the server, being further than this copy, has compared and found the same as far as this copy goes.
+        report: what reading it found.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Delivered:
 @dataclass(slots=True)
 class _Batch:
     first: int
-    before: str
+    before: str | None
     lines: list[bytes] = field(default_factory=list)
     lost: Ranges = field(default_factory=list)
     size: int = 0
@@ -69,18 +73,26 @@ class WriterDelivery:
         client: the server.
         run_path: the run's address below /api/v1.
         call: makes a request with patience.
-        there: what the server has of the writer.
+        name: what the writer is called there.
+        there: what the server has of it.
+        base: for a branch, the writer that it leaves behind `there.last`, should the server not have it yet.
     """
 
-    def __init__(self, client: Client, run_path: str, call: Call, name: str, there: WriterState) -> None:
+    def __init__(
+        self, client: Client, run_path: str, call: Call, name: str, there: WriterState, base: str | None = None
+    ) -> None:
         self._client = client
         self._path = f"{run_path}/records/{path_of(name)}"
         self._call = call
+        self._name = name
         self._there = there
+        self._base = base
         self._report = WriterReport(name)
         self._digest = JournalDigest()
+        self._whole = JournalDigest() if there.lost else self._digest  # with what the server lacks
         self._held: Line | None = None  # the newest known line, not yet in the digest: it may have to be shown again
         self._batch: _Batch | None = None
+        self._gaps = _Gaps(sorted(there.lost))
         self._sent = 0
         self._confirmed = False
         self._blind = False  # this copy lacks lines that the server has: the server's digests stand for its own
@@ -99,24 +111,28 @@ class WriterDelivery:
             DamagedError: the seqs make no sense.
             PermanentError, RetryableError: as the client says.
         """
-        lost_there = sorted(self._there.lost)
+        self._report = WriterReport(folder.name)
         at = 0
         for line in read_writer(folder, self._report, sizes):
             if line.seq - at > MAX_SPAN // 2:
                 raise DamagedError(f"{folder}: seq {line.seq} follows {at}; no such journal is delivered")
             at = line.seq
             named.add(line)
+            if self._there.lost:
+                self._whole.add(line.seq, line.raw)
             if line.seq > self._there.last:
                 self._send_later(line)
-            elif not any(a <= line.seq <= b for a, b in lost_there):
+            elif self._gaps.is_known(line):
                 self._known(line)
             advance(len(line.raw))
         if self._batch is not None:
             self._send(self._batch)
         else:
             self._compare()
+        if self._gaps.to_fill:
+            self._fill(folder, sizes)
         last = self._report.last_seq
-        return Delivered(self._report.name, last, self._digest.upto(last), self._sent, self._confirmed, self._report)
+        return Delivered(self._name, last, self._whole.upto(last), self._sent, self._confirmed, self._report)
 
     def _known(self, line: Line) -> None:
         if self._held is not None:
@@ -138,20 +154,19 @@ class WriterDelivery:
         """Hold what both have against each other. Raises DivergedError."""
         held, self._held = self._held, None
         if self._report.missing and self._report.missing[0][0] <= self._there.last:
-            # This copy is damaged where the server's is not, perhaps; the server's word stands, and nothing is cleaned.
+            # This copy is damaged where the server's is not, perhaps: a digest is of no use, a line is.
             self._blind = True
             if held is not None:
                 self._digest.add(held.seq, held.raw)
+                self._post(_Batch(held.seq, None, [held.raw], last=held.seq))
             return
-        if held is not None and held.seq < self._there.last and self._batch is None and not self._there.lost:
+        if held is not None and held.seq < self._there.last and self._batch is None:
             self._show_again(held)
         if held is not None:
             self._digest.add(held.seq, held.raw)
         seen = held.seq if held is not None else 0
         if seen >= self._there.last and self._digest.upto(self._there.last) != self._there.digest:
-            raise DivergedError(
-                f"{self._client.origin} holds other records of writer {self._report.name} than this copy of the run"
-            )
+            raise DivergedError(f"{self._client.origin} holds other records of writer {self._name} than this copy")
 
     def _show_again(self, line: Line) -> None:
         """Let the server, which is further, compare: a line it has is compared, never stored twice."""
@@ -159,20 +174,104 @@ class WriterDelivery:
         self._post(_Batch(line.seq, before, [line.raw], last=line.seq))
         self._confirmed = True
 
+    def _fill(self, folder: Path, sizes: dict[str, int]) -> None:
+        """Read the journal again and send what the server had been told was lost."""
+        before: Line | None = None
+        batch: _Batch | None = None
+        behind = 0
+        for line in read_writer(folder, WriterReport(folder.name), sizes):
+            if line.seq > self._gaps.last:
+                break
+            inside, after = self._gaps.place(line.seq)
+            if after is None:
+                before = before if inside else line
+                continue
+            if batch is not None and (behind != after.seq or batch.size + len(line.raw) > BATCH_BYTES):
+                self._send_gap(batch, behind)
+                batch = None
+            if batch is None:
+                batch, behind = _begin_gap(before), after.seq
+            batch.add(line)
+            before = line
+        if batch is not None:
+            self._send_gap(batch, behind)
+
+    def _send_gap(self, batch: _Batch, behind: int) -> None:
+        """Send lines for a gap, between one that the server has and one behind it that shows where they belong."""
+        known = 1 if batch.before is None else 0
+        batch.add(self._gaps.anchor(behind))
+        self._post(batch)
+        self._sent += len(batch.lines) - known - 1
+
     def _send(self, batch: _Batch) -> str:
         """Send a batch and return the server's digest of all it has then."""
         answer = self._post(batch)
         expected = answer.get("next")
         if not isinstance(expected, int) or expected <= batch.last:
             raise PermanentError(
-                f"{self._client.origin} did not take all of writer {self._report.name}: it expects seq {expected}"
+                f"{self._client.origin} did not take all of writer {self._name}: it expects seq {expected}"
             )
         self._sent += len(batch.lines)
         return str(answer.get("digest"))
 
     def _post(self, batch: _Batch) -> dict[str, Any]:
         body = zstandard.ZstdCompressor(level=3).compress(b"".join(batch.lines))
-        params: dict[str, str | int | list[str]] = {"first": batch.first, "before": batch.before}
+        params: dict[str, str | int | list[str]] = {"first": batch.first}
+        if batch.before is not None:
+            params["before"] = batch.before
         if batch.lost:
             params["lost"] = format_ranges(batch.lost)
+        if self._base is not None:
+            params["base"] = self._base
         return self._call(lambda: self._client.json("POST", self._path, data=body, params=params))
+
+
+def _begin_gap(before: Line | None) -> _Batch:
+    if before is None:
+        return _Batch(1, EMPTY.digest)
+    batch = _Batch(before.seq, None, last=before.seq - 1)
+    batch.add(before)
+    return batch
+
+
+class _Gaps:
+    """The ranges that the server lacks, and what this copy has of them.
+
+    A line for a gap is only taken along with one behind it that the server has: that is its anchor. Without one it may
+    be another journal's, of a copy that was continued elsewhere.
+    """
+
+    def __init__(self, ranges: Ranges) -> None:
+        self._ranges = ranges
+        self._anchors: dict[int, Line] = {}  # by the index of the range
+        self._met: list[int] = []  # ranges that this copy has lines of, and no anchor yet
+
+    @property
+    def to_fill(self) -> bool:
+        """Whether there are lines to send."""
+        return bool(self._anchors)
+
+    @property
+    def last(self) -> int:
+        """The last seq that may be sent."""
+        return max((self._ranges[i][1] for i in self._anchors), default=0)
+
+    def is_known(self, line: Line) -> bool:
+        """Take note of a line; tell whether the server has it."""
+        index = contains(self._ranges, line.seq)
+        if index is None:
+            self._anchors.update(dict.fromkeys(self._met, line))
+            self._met.clear()
+            return True
+        if not self._met or self._met[-1] != index:
+            self._met.append(index)
+        return False
+
+    def place(self, seq: int) -> tuple[bool, Line | None]:
+        """Tell whether the server lacks a seq, and if so its anchor."""
+        index = contains(self._ranges, seq)
+        return index is not None, None if index is None else self._anchors.get(index)
+
+    def anchor(self, seq: int) -> Line:
+        """Return the anchor of that seq."""
+        return next(line for line in self._anchors.values() if line.seq == seq)
