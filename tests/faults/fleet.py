@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
@@ -40,14 +41,15 @@ class Forge:
             [sys.executable, str(Path(__file__).with_name("forge.py")), self._address],
             env=environment(folder, **{f"FLIGHTLOG_{name}": value for name, value in settings.items()}),
             cwd=folder,
-            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # what the trainings print
             stderr=self._errors,
-            text=True,
+            start_new_session=True,
         )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n", self.errors
-        self._reader = threading.Thread(target=self._process.stdout.read, daemon=True)  # of what the trainings print
-        self._reader.start()
+        until = time.monotonic() + DEADLINE
+        while not Path(self._address).exists():
+            assert self._process.poll() is None and time.monotonic() < until, self.errors
+            time.sleep(0.01)
 
     @property
     def errors(self) -> str:
@@ -70,11 +72,9 @@ class Forge:
         return Forged(self._address, how, self.folder / f"command-{next(self._numbers)}")
 
     def close(self) -> None:
-        self._process.kill()
+        """End it, and the trainings that are left."""
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(DEADLINE)
-        self._reader.join(DEADLINE)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
         self._errors.close()
         shutil.rmtree(self._place)
 
@@ -88,6 +88,8 @@ class Forged:
         self._socket.settimeout(DEADLINE)
         self._socket.connect(address)
         self._stream = self._socket.makefile("rw")
+        for path in (self.out, self.err):
+            path.touch()
         order = ["command", {**how, "out": str(self.out), "err": str(self.err)}]
         print(json.dumps(order), file=self._stream, flush=True)
         self.pid: int = json.loads(self._stream.readline())["pid"]
@@ -102,7 +104,8 @@ class Forged:
     def wait(self, deadline: float) -> int:
         """Return its status, minus the signal's number where one ended it. Raises TimeoutError."""
         if self.status is None:
-            self._socket.settimeout(deadline)
+            if not select.select([self._socket], [], [], deadline)[0]:
+                raise TimeoutError
             self.status = json.loads(self._stream.readline())["status"]
             self._stream.close()
             self._socket.close()

@@ -254,9 +254,9 @@ def main() -> None:
     """Listen, and fork for every connection."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children: none of them stays as a zombie
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(sys.argv[1])
+    listening.bind(f"{sys.argv[1]}.new")
     listening.listen(16)
-    print("ready", flush=True)
+    os.rename(f"{sys.argv[1]}.new", sys.argv[1])  # from now on it can be reached
     while True:
         connection, _ = listening.accept()
         if os.fork() == 0:

@@ -61,7 +61,7 @@ class Request:
         dropped = ("connection", "content-length", "transfer-encoding", "keep-alive", "expect")
         head = "".join(f"{k}: {v}\r\n" for k, v in self.headers.items() if k not in dropped)
         size = len(content) if length is None else length
-        line = f"{self.method} {self.target} HTTP/1.1\r\n{head}Connection: close\r\nContent-Length: {size}\r\n\r\n"
+        line = f"{self.method} {self.target} HTTP/1.1\r\n{head}Content-Length: {size}\r\n\r\n"
         return line.encode("latin-1") + content
 
 
@@ -95,8 +95,9 @@ class Exchange:
     def deliver(self, content: bytes | None = None) -> bytes:
         """Send the request (or these bytes instead) to the server and return the bytes of its answer."""
         with contextlib.closing(self.proxy.upstream()) as out:
-            out.sendall(self.request.bytes() if content is None else content)
-            return _all(out)
+            with contextlib.suppress(ConnectionError):  # it may have refused before it had read everything
+                out.sendall(self.request.bytes() if content is None else content)
+            return _response(out)
 
     def answer(self, content: bytes) -> None:
         """Give the client an answer, as bytes."""
@@ -190,7 +191,7 @@ class Proxy:
         for request in due:
             with contextlib.suppress(OSError), contextlib.closing(self.upstream()) as out:
                 out.sendall(request)
-                _all(out)
+                _response(out)
 
     def _accept(self) -> None:
         while True:
@@ -288,12 +289,25 @@ def _chunked(stream: io.BufferedReader) -> Iterator[bytes]:
         pass
 
 
-def _all(out: socket.socket) -> bytes:
-    """Return everything that arrives until the other side closes."""
-    parts = []
-    while part := out.recv(1 << 16):
-        parts.append(part)
-    return b"".join(parts)
+def _response(out: socket.socket) -> bytes:
+    """Return the bytes of an answer, or what arrives of it before the other side closes."""
+    with out.makefile("rb") as stream:
+        parts = [stream.readline()]
+        length, chunked = 0, False
+        while parts[-1] not in (b"\r\n", b""):
+            parts.append(stream.readline())
+            name, _, value = parts[-1].lower().partition(b":")
+            if name == b"content-length":
+                length = int(value)
+            chunked |= name == b"transfer-encoding" and b"chunked" in value
+        if not chunked:
+            return b"".join([*parts, stream.read(length)])
+        size = 1
+        while size:
+            parts.append(stream.readline())
+            size = int(parts[-1].split(b";")[0] or b"0", 16)
+            parts.append(stream.read(size + 2))
+        return b"".join(parts)
 
 
 def _keep_alive(answer: bytes) -> bytes:
@@ -473,7 +487,7 @@ def acting(action: Callable[[], object], when: str = "before") -> Fault:
                 time.sleep(0.01)
                 action()
                 out.sendall(content[half:])
-                exchange.answer(_all(out))
+                exchange.answer(_response(out))
         else:
             content = exchange.deliver()
             action()
