@@ -80,6 +80,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def mount(self, adapter: requests.adapters.HTTPAdapter) -> None:
+        """Send by this adapter from now on, one that keeps to a rate, say."""
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, adapter)
+
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
@@ -192,10 +197,16 @@ class Client:
                 timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
                 allow_redirects=False,
             )
-        except (requests.exceptions.InvalidURL, requests.exceptions.SSLError) as error:
+        except requests.exceptions.InvalidURL as error:
             raise PermanentError(f"{self.origin}: {_reason(error)}") from None
+        except requests.exceptions.SSLError as error:
+            if "EOF" in str(error):  # the connection broke off
+                raise RetryableError(f"{self.origin} cannot be reached ({_reason(error)})") from None
+            raise PermanentError(f"{self.origin}: {_reason(error)}{_remedy(error)}") from None
         except requests.RequestException as error:
             raise RetryableError(f"{self.origin} cannot be reached ({_reason(error)})") from None
+        except OSError as error:  # a CA bundle that is not there
+            raise PermanentError(f"{self.origin}: {error}") from None
         if not 200 <= response.status_code < 300:
             raise self._refusal(response)
         return response
@@ -242,6 +253,13 @@ def _reason(error: Exception) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return str(cause)[:200] or type(cause).__name__
+
+
+def _remedy(error: Exception) -> str:
+    """Say what helps where a server's certificate is not trusted."""
+    if "certificate verify failed" not in str(error):
+        return ""
+    return "; if it is signed by your own authority, set REQUESTS_CA_BUNDLE to a PEM file that holds its certificate"
 
 
 def _retry_after(response: requests.Response) -> float | None:

@@ -2,306 +2,326 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import click
 import orjson
 
 from .. import keys, settings
-from ..client import Patience
-from ..errors import RetryableError
+from ..client import Client, Patience
+from ..errors import DamagedError, FlightlogError, RetryableError, UsageError
+from ..keys import Server
 from ..protocol.names import checked_name
-from ..sync.deliver import RunProgress
-from ..sync.session import DEFAULT_TIMEOUT, Report, Result, find_runs
-from ..sync.session import sync as deliver
+from ..rundir import RunDir
+from ..sync import bundle, session
+from ..sync.local import identify
+from ..sync.pace import Pace
+from ..sync.session import DEFAULT_UPLOADS, Report, find_runs
+from ..sync.tidy import bytes_on_disk
 from ..terminal import printable
+from .options import json_option, paths_argument, rate, server_option, timeout_of, timeout_option
+from .progress import Bars, Lines, bars, has_bars
+from .results import Shown
 from .watching import Watching, run_watch, watch_options
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the options ask for; see the command's help."""
+
+    workspace: str | None
+    project: str | None
+    run_id: str | None
+    clean: bool
+    keep_artifacts: bool
+    dry_run: bool
+    include_synced: bool
+    restore_deleted: bool
+    uploads: int
+    bandwidth: float | None
+    as_json: bool
+    quiet: bool
+
+
 @click.command()
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--server", metavar="URL", help="The server; without it FLIGHTLOG_BASE_URL, or the one signed in to last."
-)
+@paths_argument
+@server_option
 @click.option("--workspace", metavar="NAME", help="The workspace all these runs go to; without it, your own.")
+@click.option("--project", metavar="NAME", help="The project all these runs go to, whatever they were recorded for.")
+@click.option("--id", "run_id", metavar="ID", help="The id that the run gets there.")
 @click.option("--clean", is_flag=True, help="Delete from this disk what the server has proven to hold.")
+@click.option("--keep-artifacts", is_flag=True, help="With --clean: leave the files of artifacts on this disk.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--include-synced", is_flag=True, help="Ask the server also about runs that were delivered before.")
+@click.option("--restore-deleted", is_flag=True, help="Bring back runs that were deleted on the server.")
+@timeout_option
 @click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help=f"How long to try while the server cannot be reached ({DEFAULT_TIMEOUT:.0f}; FLIGHTLOG_SYNC_TIMEOUT).",
+    "-n",
+    "--uploads",
+    type=click.IntRange(1, 64),
+    default=DEFAULT_UPLOADS,
+    show_default=True,
+    metavar="N",
+    help="How many uploads are under way at once.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
+@click.option("--bandwidth", callback=rate, metavar="LIMIT", help="Send no faster: 500k, 10M (bytes a second), 10Mbit.")
+@json_option
 @click.option("--quiet", is_flag=True, help="Print only what went wrong.")
 @watch_options
 def sync(
     paths: tuple[Path, ...],
     server: str | None,
     workspace: str | None,
+    project: str | None,
+    run_id: str | None,
     clean: bool,
+    keep_artifacts: bool,
+    dry_run: bool,
+    include_synced: bool,
+    restore_deleted: bool,
     timeout: float | None,
+    uploads: int,
+    bandwidth: float | None,
     as_json: bool,
     quiet: bool,
     watching: Watching,
 ) -> None:
-    """Deliver the runs at or below PATHS; without PATHS, all below this folder.
+    """Deliver the runs at or below PATHS, and those in bundles; without PATHS, all below this folder.
 
     Interrupted at any point, the same command goes on from there; a run that is still being recorded can be synced as
     often as you like. The exit status is 0 when everything was delivered, 1 when something was not, 2 when there is no
-    (valid) API key or a path is no run, 3 when all that could be read was delivered but part of it is damaged.
+    (valid) API key or a path is no run, 3 when all that could be read was delivered but part of it is damaged, and 130
+    when it was interrupted.
     """
-    if workspace is not None:
-        checked_name("workspace", workspace)
+    for what, name in (("workspace", workspace), ("project", project), ("run id", run_id)):
+        if name is not None:
+            checked_name(what, name)
+    wishes = Wishes(
+        workspace,
+        project,
+        run_id,
+        clean,
+        keep_artifacts,
+        dry_run,
+        include_synced,
+        restore_deleted,
+        uploads,
+        bandwidth,
+        as_json,
+        quiet,
+    )
     if watching.watch:
-        if clean:
-            raise click.UsageError("--watch cannot be combined with --clean")
-        chosen = keys.choose_server(settings.load(), server)
-        key = keys.find_key(chosen)
-        status = run_watch(paths, chosen, key, watching, workspace=workspace, as_json=as_json, quiet=quiet)
-        click.get_current_context().exit(status)
-    runs = find_runs(paths)
-    out = _Silent() if as_json else _Quiet() if quiet else _Bars() if sys.stderr.isatty() else _Lines()
-    if not runs:
+        click.get_current_context().exit(_watch(paths, server, watching, wishes))
+    bundles, places = _told_apart(paths)
+    _check(wishes, bundles)
+    runs = find_runs(places) if places or not bundles else []
+    if not runs and not bundles:
         if as_json:
             click.echo(orjson.dumps({"server": None, "account": None, "runs": []}))
         elif not quiet:
             click.echo("no runs below this folder")
         return
     chosen = keys.choose_server(settings.load(), server)
-    limit = _timeout(timeout)
     key = keys.find_key(chosen)  # before any bar is drawn: it may have to be asked for
+    patience = Patience(timeout_of(timeout), None if as_json or quiet else _tell_of_wait)
     try:
-        with out:
-            report = deliver(
-                runs,
-                chosen,
-                key,
-                workspace=workspace,
-                clean_up=clean,
-                patience=Patience(limit, None if as_json else _tell_of_wait),
-                progress=out,
-                done=out.done,
-            )
+        with _unpacked(bundles, wishes) as opened:
+            runs = [*runs, *opened.runs]
+            status = (_plan if dry_run else _deliver)(runs, opened, chosen, key, patience, wishes)
     except KeyboardInterrupt:
         click.echo("flightlog: interrupted; the same command goes on from there", err=True)
-        click.get_current_context().exit(130)
-    if as_json:
-        click.echo(orjson.dumps(_as_json(report)))
-    elif not quiet:
-        _print_summary(report)
-    click.get_current_context().exit(report.exit_status)
+        status = 130
+    click.get_current_context().exit(status)
 
 
-def _timeout(given: float | None) -> float:
-    if given is not None:
-        return given
-    try:
-        return float(os.environ.get("FLIGHTLOG_SYNC_TIMEOUT") or DEFAULT_TIMEOUT)
-    except ValueError:
-        raise click.UsageError("FLIGHTLOG_SYNC_TIMEOUT must be a number of seconds") from None
+def _watch(paths: Sequence[Path], server: str | None, watching: Watching, wishes: Wishes) -> int:
+    """Go on delivering until stopped. Returns the exit status."""
+    for option in ("project", "run_id", "clean", "dry_run", "include_synced", "restore_deleted", "bandwidth"):
+        if getattr(wishes, option):
+            name = "id" if option == "run_id" else option.replace("_", "-")
+            raise UsageError(f"--watch cannot be combined with --{name}")
+    chosen = keys.choose_server(settings.load(), server)
+    key = keys.find_key(chosen)
+    return run_watch(
+        paths, chosen, key, watching, workspace=wishes.workspace, as_json=wishes.as_json, quiet=wishes.quiet
+    )
+
+
+def _told_apart(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return which paths are bundles, and which others there are."""
+    bundles: list[Path] = []
+    others: list[Path] = []
+    for path in paths:
+        (bundles if bundle.is_bundle(path) else others).append(path)
+    return bundles, others
+
+
+def _check(wishes: Wishes, bundles: Sequence[Path]) -> None:
+    if wishes.keep_artifacts and not wishes.clean:
+        raise UsageError("--keep-artifacts says what --clean is to leave; add --clean")
+    if wishes.clean and wishes.dry_run:
+        raise UsageError("what would be deleted is said by `flightlog clean --dry-run`")
+    if wishes.clean and bundles:
+        raise UsageError(
+            f"{bundles[0]} is a bundle, of which nothing is cleaned; `flightlog receipt export` brings the proof to "
+            "the machine that its runs are on"
+        )
 
 
 def _tell_of_wait(error: RetryableError, wait: float) -> None:
-    click.echo(f"flightlog: {error}; trying again in {wait:.1f} s", err=True)
+    click.echo(f"flightlog: {printable(str(error))}; trying again in {wait:.1f} s", err=True)
 
 
-class _Silent:
-    """Shows nothing on the way."""
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def begin(self, name: str, total: int) -> RunProgress:
-        return self
-
-    def more(self, total: int) -> None:
-        pass
-
-    def advance(self, size: int) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-    def done(self, result: Result) -> None:
-        pass
+# -- bundles -----------------------------------------------------------------------------------------------------------
 
 
-class _Quiet(_Silent):
-    """Prints what went wrong, and nothing else."""
+@dataclass(slots=True)
+class _Opened:
+    """Bundles that have been unpacked: their runs, where they are and what they are called, and which are bad."""
 
-    def done(self, result: Result) -> None:
-        _print_result(result, quiet=True)
-
-
-class _Lines(_Silent):
-    """Prints what came of each run when it is done: for logs and pipes."""
-
-    def done(self, result: Result) -> None:
-        _print_result(result, quiet=False)
+    runs: list[RunDir] = field(default_factory=list)
+    places: dict[Path, Path] = field(default_factory=dict)
+    bad: list[tuple[Path, str]] = field(default_factory=list)
 
 
-class _Bars(_Silent):
-    """Draws a bar with rate and time left: for a terminal."""
+@contextmanager
+def _unpacked(paths: Sequence[Path], wishes: Wishes) -> Iterator[_Opened]:
+    """Unpack bundles; those that cannot be do not stop the others."""
+    opened = _Opened()
+    with ExitStack() as stack:
+        for path in paths:
+            try:
+                runs = stack.enter_context(_shown_unpacking(path, wishes))
+            except (FlightlogError, OSError) as error:
+                words = str(error) if isinstance(error, FlightlogError) else f"{path}: {error.strerror or error}"
+                opened.bad.append((path, words))
+                if not wishes.as_json:
+                    click.echo(f"failed     {printable(words)}", err=True)
+                continue
+            opened.runs += runs
+            opened.places[bundle.place_of(runs)] = path
+        yield opened
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
+
+@contextmanager
+def _shown_unpacking(path: Path, wishes: Wishes) -> Iterator[list[RunDir]]:
+    with ExitStack() as stack:
+        if wishes.quiet or wishes.as_json or not has_bars():
+            yield stack.enter_context(bundle.unpacked(path.resolve()))
+            return
+        with bars() as drawn:
+            task = drawn.add_task(f"unpacking {printable(path.name)}", total=path.stat().st_size)
+            runs = stack.enter_context(bundle.unpacked(path.resolve(), advance=lambda n: drawn.advance(task, n)))
+        yield runs
+
+
+# -- doing it ----------------------------------------------------------------------------------------------------------
+
+
+def _connect(wishes: Wishes) -> session.Connect:
+    return Pace(wishes.bandwidth).connect if wishes.bandwidth else Client
+
+
+def _plan(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
+    """Say what would be sent. Returns the exit status."""
+    _check_id(runs, wishes)
+    planned = session.plan(
+        runs,
+        server,
+        key,
+        workspace=wishes.workspace,
+        project=wishes.project,
+        run_id=wishes.run_id,
+        include_synced=wishes.include_synced,
+        restore_deleted=wishes.restore_deleted,
+        patience=patience,
+    )
+    shown = Shown(wishes.quiet, opened.places)
+    if wishes.as_json:
+        listed = [shown.plan_json(p) for p in planned] + _bad_json(opened)
+        click.echo(orjson.dumps({"server": server.origin, "dry_run": True, "runs": listed}))
+    else:
+        shown.plan(planned, server.origin)
+    return 1 if opened.bad or any(p.error for p in planned) else 0
+
+
+def _deliver(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
+    """Deliver, show how it goes, and say what came of it. Returns the exit status."""
+    _check_id(runs, wishes)
+    shown = Shown(wishes.quiet, opened.places)
+    with _progress(runs, shown, wishes) as out:
+        report = session.sync(
+            runs,
+            server,
+            key,
+            workspace=wishes.workspace,
+            project=wishes.project,
+            run_id=wishes.run_id,
+            uploads=wishes.uploads,
+            clean_up=wishes.clean,
+            keep_artifacts=wishes.keep_artifacts,
+            include_synced=wishes.include_synced,
+            restore_deleted=wishes.restore_deleted,
+            patience=patience,
+            connect=_connect(wishes),
+            progress=out,
+            done=out.done,
         )
-
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-        )
-        self._results: list[Result] = []
-
-    def __enter__(self) -> _Bars:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-        for result in self._results:  # not between the bars, which are redrawn
-            _print_result(result, quiet=False)
-
-    def begin(self, name: str, total: int) -> RunProgress:
-        from rich.markup import escape
-
-        return _Bar(self._bars, self._bars.add_task(escape(printable(name)), total=total), total)
-
-    def done(self, result: Result) -> None:
-        self._results.append(result)
+    if wishes.as_json:
+        listed = [shown.as_json(r) for r in report.results] + _bad_json(opened)
+        click.echo(orjson.dumps({"server": report.origin, "account": report.account, "runs": listed}))
+    elif not wishes.quiet and runs:
+        shown.summary(report)
+        _print_way_back(report, opened)
+    return 1 if opened.bad else report.exit_status
 
 
-class _Bar:
-    """The bar of one run."""
-
-    def __init__(self, bars: Any, task: Any, total: int) -> None:
-        self._bars, self._task, self._total = bars, task, total
-
-    def more(self, total: int) -> None:
-        self._total += total
-        self._bars.update(self._task, total=self._total)
-
-    def advance(self, size: int) -> None:
-        self._bars.advance(self._task, size)
-
-    def end(self) -> None:
-        self._bars.remove_task(self._task)
+def _print_way_back(report: Report, opened: _Opened) -> None:
+    if opened.places and any(r.status == "delivered" for r in report.results):
+        names = " ".join(str(path) for path in opened.places.values())
+        click.echo(f"to clean where they were recorded:  flightlog receipt export {printable(names)} -o receipts.json")
 
 
-def _name(result: Result) -> str:
-    return printable(result.identity.name if result.identity else result.directory.path.name)
+def _bad_json(opened: _Opened) -> list[dict[str, object]]:
+    nothing = dict.fromkeys(("id", "project", "name"))
+    return [{"path": str(path), **nothing, "status": "failed", "error": words} for path, words in opened.bad]
 
 
-def _print_result(result: Result, *, quiet: bool) -> None:
-    if result.gone:
-        if not quiet:
-            click.echo(f"gone       {_name(result)}: deleted on the server; it stays on this disk")
-    elif result.error:
-        click.echo(f"failed     {_name(result)}: {printable(result.error)}", err=True)
-    elif result.outcome is not None:
-        _print_outcome(result, quiet)
-
-
-def _print_summary(report: Report) -> None:
-    delivered = sum(r.status == "delivered" for r in report.results)
-    damaged = sum(r.status == "damaged" for r in report.results)
-    known = sum(r.up_to_date for r in report.results)
-    failed = sum(r.status == "failed" for r in report.results)
-    gone = sum(r.gone for r in report.results)
-    if not delivered and not damaged and not failed and not gone:
-        click.echo(f"nothing to sync: {report.origin} has all {known} run{'s' * (known != 1)} below here")
+def _check_id(runs: list[RunDir], wishes: Wishes) -> None:
+    """Refuse to make one run of several."""
+    if wishes.run_id is None:
         return
-    parts = [f"{delivered} delivered to {report.origin} as {printable(report.account)}"]
-    parts += [f"{damaged} damaged"] if damaged else []
-    parts += [f"{known} up to date"] if known else []
-    parts += [f"{gone} deleted on the server"] if gone else []
-    parts += [f"{failed} failed"] if failed else []
-    click.echo(", ".join(parts))
+    found = set()
+    for directory in runs:
+        try:
+            identity = identify(directory)
+        except DamagedError:
+            continue
+        found.add((identity.project, identity.id))
+    if len(found) > 1:
+        raise UsageError(f"--id would make one run of these {len(found)}; name one of them")
 
 
-def _print_outcome(result: Result, quiet: bool) -> None:
-    outcome = result.outcome
-    assert outcome is not None
-    if not quiet:
-        word = "delivered " if outcome.complete else "damaged   "
-        running = "" if outcome.identity.ended else ", still running" if _alive(result) else ", never finished"
-        click.echo(
-            f"{word} {_name(result)}: {outcome.records:,} records "
-            f"({outcome.records_sent:,} new){running}  {printable(outcome.url)}"
-        )
-    for fault in outcome.faults[:20]:
-        click.echo(f"           {printable(fault)}", err=True)
-    if len(outcome.faults) > 20:
-        click.echo(f"           … and {len(outcome.faults) - 20} more (--json lists all)", err=True)
-    if result.cleaned is not None:
-        _print_cleaned(result, quiet)
+@contextmanager
+def _progress(runs: list[RunDir], shown: Shown, wishes: Wishes) -> Iterator[Lines]:
+    """Give what shows the progress."""
+    if wishes.as_json:
+        yield Lines(lambda result: None)
+    elif wishes.quiet or not has_bars():
+        yield Lines(shown.result)
+    else:
+        waiting = runs if wishes.clean or wishes.include_synced else [d for d in runs if _looks_pending(d)]
+        with Bars(shown.result, sum(map(bytes_on_disk, waiting)), len(waiting)) as drawn:
+            yield drawn
 
 
-def _alive(result: Result) -> bool:
-    from ..sync.local import alive
+def _looks_pending(directory: RunDir) -> bool:
+    """Tell, without asking anybody, whether a run is likely to be sent."""
+    from ..sync import state
 
-    return result.directory.path.exists() and alive(result.directory)
-
-
-def _print_cleaned(result: Result, quiet: bool) -> None:
-    cleaned = result.cleaned
-    assert cleaned is not None
-    if cleaned.reason:
-        click.echo(f"           kept on disk: {cleaned.reason}", err=quiet)
-    elif not quiet:
-        click.echo(f"           cleaned: {cleaned.freed / 1e6:.1f} MB freed in {result.directory.path}")
-    for path in cleaned.kept[:20]:
-        click.echo(f"           kept on disk, as no record names it: {printable(path)}", err=quiet)
-
-
-def _as_json(report: Report) -> dict[str, Any]:
-    return {"server": report.origin, "account": report.account, "runs": [_result_json(r) for r in report.results]}
-
-
-def _result_json(result: Result) -> dict[str, Any]:
-    outcome, cleaned = result.outcome, result.cleaned
-    shown: dict[str, Any] = {
-        "path": str(result.directory.path),
-        "id": result.identity.id if result.identity else None,
-        "project": result.identity.project if result.identity else None,
-        "name": result.identity.name if result.identity else None,
-        "status": result.status.replace(" ", "_"),
-        "error": result.error,
-    }
-    if outcome is not None:
-        shown.update(
-            workspace=outcome.workspace,
-            url=outcome.url,
-            records=outcome.records,
-            records_sent=outcome.records_sent,
-            bytes_sent=outcome.bytes_sent,
-            faults=outcome.faults,
-        )
-    if cleaned is not None:
-        shown["cleaned"] = {"reason": cleaned.reason, "freed": cleaned.freed, "kept": cleaned.kept}
-    return shown
+    return not any(
+        known.complete and known.journal == directory.journal_sizes() for known in state.load(directory).values()
+    )

@@ -39,6 +39,7 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _PACKERS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
 _MAX_INDEX = 64 << 20
 _LEVEL = 3
+_PLACE = "unpacked-runs"
 
 Advance = Callable[[int], None]
 
@@ -352,7 +353,7 @@ def unpacked(path: Path, bounds: Bounds | None = None, advance: Advance = lambda
         OSError: it cannot be read, or there is no room for it.
     """
     with _temporary_folder(path) as folder:
-        place = folder / "runs"
+        place = folder / _PLACE
         place.mkdir()
         _unpack(path, place, bounds or Bounds(), advance)
         found = list(rundir.discover(place))
@@ -361,6 +362,11 @@ def unpacked(path: Path, bounds: Bounds | None = None, advance: Advance = lambda
         for directory in found:  # what it says that a server has, is somebody's word
             directory.sync_path.unlink(missing_ok=True)
         yield found
+
+
+def place_of(runs: Sequence[RunDir]) -> Path:
+    """Return the folder that `unpacked` has put these runs into."""
+    return next(parent for parent in runs[0].path.parents if parent.name == _PLACE)
 
 
 def _unpack(path: Path, place: Path, bounds: Bounds, advance: Advance) -> None:

@@ -192,6 +192,7 @@ def sync(
     timeout: float = DEFAULT_TIMEOUT,
     uploads: int = DEFAULT_UPLOADS,
     clean_up: bool = False,
+    keep_artifacts: bool = False,
     include_synced: bool = False,
     restore_deleted: bool = False,
     patience: Patience | None = None,
@@ -210,6 +211,7 @@ def sync(
         timeout: seconds to go on trying while the server cannot be reached.
         uploads: how many runs, and packs of files, are under way at once; 1 or more.
         clean_up: delete from this disk what the server has proven to hold.
+        keep_artifacts: of that, leave the files of artifacts, which can be used from this disk on.
         include_synced: ask the server also about runs that sync.json says it has: it may have lost or deleted them.
         restore_deleted: bring back runs that were deleted on the server; without it their status is "gone".
         patience: instead of one made from `timeout`, to be told of waits.
@@ -226,7 +228,7 @@ def sync(
         destination = replace(destination, workspace=workspace, project=project, run_id=run_id)
         report = Report(server.origin, account)
         delivery = Delivery(client, destination.server_id, patience, verify=clean_up, restore=restore_deleted)
-        work = _Work(destination, _OneAtATime(progress), clean_up, include_synced, restore_deleted)
+        work = _Work(destination, _OneAtATime(progress), clean_up, keep_artifacts, include_synced, restore_deleted)
         for directory in directories:
             result = work.one(directory, delivery)
             report.results.append(result)
@@ -331,6 +333,7 @@ class _Work:
     destination: Destination
     progress: Progress
     clean_up: bool
+    keep_artifacts: bool
     include_synced: bool
     restore_deleted: bool
 
@@ -372,7 +375,7 @@ class _Work:
         finally:
             progress.end()
         if self.clean_up:
-            result.cleaned = clean(result.outcome)
+            result.cleaned = clean(result.outcome, keep_artifacts=self.keep_artifacts)
 
 
 # A disk that is full, or that fails for a moment.
