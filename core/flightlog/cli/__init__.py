@@ -17,6 +17,10 @@ from ..terminal import printable
 
 _VERBS = {
     "sync": "Deliver recorded runs to a server.",
+    "status": "Show what is pending, and what blocks it.",
+    "clean": "Delete from this disk what a server has proven to hold.",
+    "pack": "Put runs into one file, for machines without a network.",
+    "receipt": "Carry a server's proof to a machine that cannot ask it.",
     "verify": "Look over recorded runs: what is there, torn, corrupt.",
     "login": "Keep an API key for a server.",
     "logout": "Forget the API key of a server.",

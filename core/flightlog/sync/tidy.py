@@ -74,9 +74,9 @@ class Authority:
         self._patience = patience
         self._known: dict[Target, Receipt | FlightlogError] = {}
 
-    def target(self, directory: RunDir, identity: Identity, imported: Proof | None) -> Target:
+    def target(self, directory: RunDir | None, identity: Identity, imported: Proof | None = None) -> Target:
         """Return what a run is called there: as it was delivered, from here or elsewhere, else as it says itself."""
-        known = state.load(directory).get(self.origin)
+        known = state.load(directory).get(self.origin) if directory is not None else None
         if known is not None and known.server_id == self.server_id:
             return Target(known.workspace, known.project, known.run_id or identity.id)
         if imported is not None and imported.server_id == self.server_id:
@@ -160,7 +160,7 @@ class Tidying:
     def _proofs(self, directory: RunDir, identity: Identity) -> tuple[list[tuple[str, Receipt]], str]:
         """Return the receipts that may prove a run, the most trustworthy first, and why there is none."""
         found: list[tuple[str, Receipt]] = []
-        why = "it has not been delivered: `flightlog sync`, or import a receipt"
+        why = "no server could be asked, and no receipt of it was imported"
         imported = receipts.kept(directory.path.parent, identity.id, identity.project)
         if self.server is not None:
             target = self.server.target(directory, identity, imported)

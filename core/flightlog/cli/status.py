@@ -1,0 +1,115 @@
+"""flightlog status: what is pending on this disk, how large and old it is, and what blocks it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from .. import keys, settings
+from ..client import Client, Patience
+from ..errors import KeyNeeded, ServerError
+from ..keys import Server
+from ..sync.session import find_runs
+from ..sync.standing import Standing, standing
+from ..terminal import printable
+from .options import json_option, paths_argument, server_option, timeout_option
+from .text import age_text, counted, size_text
+
+
+@click.command()
+@paths_argument
+@server_option
+@click.option("--all", "everything", is_flag=True, help="List also what has been delivered.")
+@click.option("--ask", is_flag=True, help="Ask the server whether it is there and takes the key.")
+@timeout_option
+@json_option
+def status(
+    paths: tuple[Path, ...], server: str | None, everything: bool, ask: bool, timeout: float | None, as_json: bool
+) -> None:
+    """Show the runs at or below PATHS that are pending: their sizes, their ages, and what blocks them.
+
+    What has been delivered is told from this disk alone; no server is asked but with --ask.
+    """
+    runs = find_runs(paths)
+    chosen = keys.choose_server(settings.load(), server)
+    blocked = _blocked(chosen, Patience(timeout or 0.0) if ask else None)
+    found = [standing(directory, chosen.origin) for directory in runs]
+    if as_json:
+        click.echo(orjson.dumps(_as_json(chosen, blocked, found)))
+        return
+    shown = [s for s in found if everything or s.pending or s.trouble]
+    for each in shown:
+        _print(each)
+    _print_summary(found, chosen, blocked)
+
+
+def _blocked(server: Server, patience: Patience | None) -> str | None:
+    """Say what keeps anything from being delivered to a server at all; without patience, as far as this disk knows."""
+    try:
+        key = keys.key_at_hand(server)
+        if patience is not None:
+            with Client(server.origin, None) as anonymous:
+                patience.call(anonymous.hello)
+            with Client(server.origin, key) as client:
+                patience.call(client.account)
+    except (KeyNeeded, ServerError) as error:
+        return str(error)
+    return None
+
+
+def _print(each: Standing) -> None:
+    name = printable(each.identity.name if each.identity else each.directory.path.name)
+    project = f" of {printable(each.identity.project)}" if each.identity else ""
+    amount = f"{size_text(each.pending_bytes)} of {size_text(each.bytes)}" if each.pending else size_text(each.bytes)
+    click.echo(f"{each.word:9}  {name}{project}: {amount}, {printable(each.note)}{_age(each)}")
+    click.echo(f"           {printable(str(each.directory.path))}")
+    if each.trouble:
+        click.echo(f"           {printable(each.trouble)}")
+
+
+def _age(each: Standing) -> str:
+    return f", {age_text(time.time() - each.last_growth)} old" if each.last_growth else ""
+
+
+def _print_summary(found: Sequence[Standing], server: Server, blocked: str | None) -> None:
+    pending = [s for s in found if s.pending]
+    if not found:
+        click.echo("no runs below this folder")
+    elif not pending:
+        click.echo(f"nothing pending: {server.origin} has all {counted(len(found), 'run')} below here")
+    else:
+        total = size_text(sum(s.pending_bytes for s in pending))
+        click.echo(f"{counted(len(pending), 'run')} pending for {server.origin}, {total}; flightlog sync delivers them")
+    if pending and blocked:
+        click.echo(f"blocked: {printable(blocked)}")
+
+
+def _as_json(server: Server, blocked: str | None, found: Sequence[Standing]) -> dict[str, Any]:
+    return {
+        "server": server.origin,
+        "blocked": blocked,
+        "pending": sum(s.pending for s in found),
+        "pending_bytes": sum(s.pending_bytes for s in found if s.pending),
+        "runs": [
+            {
+                "path": str(s.directory.path),
+                "id": s.identity.id if s.identity else None,
+                "project": s.identity.project if s.identity else None,
+                "name": s.identity.name if s.identity else None,
+                "status": s.word,
+                "pending": s.pending,
+                "bytes": s.bytes,
+                "pending_bytes": s.pending_bytes if s.pending else 0,
+                "last_growth": s.last_growth or None,
+                "note": s.note,
+                "trouble": s.trouble,
+                "url": s.url,
+            }
+            for s in found
+        ],
+    }
