@@ -38,9 +38,7 @@ _MOST_LINES = 20
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @json_option
 @click.option("--quiet", is_flag=True, help="Print only what went wrong.")
-def pack(
-    paths: tuple[Path, ...], output: Path, include_synced: bool, force: bool, as_json: bool, quiet: bool
-) -> None:
+def pack(paths: tuple[Path, ...], output: Path, include_synced: bool, force: bool, as_json: bool, quiet: bool) -> None:
     """Put the pending runs at or below PATHS into one file, and each that PATHS name; without PATHS, all pending ones.
 
     Carry the file to a machine that sees the server, and `flightlog sync FILE` there. Runs that are still being
@@ -127,9 +125,7 @@ def _opened(output: Path, force: bool) -> Iterator[IO[bytes]]:
         yield out
 
 
-def _print(
-    runs: Sequence[PackedRun], failed: Sequence[dict[str, Any]], output: Path, size: int, quiet: bool
-) -> None:
+def _print(runs: Sequence[PackedRun], failed: Sequence[dict[str, Any]], output: Path, size: int, quiet: bool) -> None:
     to_stderr = str(output) == "-"
     for run in runs:
         if not quiet:

@@ -201,5 +201,3 @@ def _import_json(result: Import) -> dict[str, Any]:
         "proven": result.proven,
         "missing": result.missing,
     }
-
-

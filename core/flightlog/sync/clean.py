@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from .. import rundir
+from .. import followed, rundir
 from ..artifacts import kept as kept_artifacts
 from ..errors import DamagedError
 from ..resume import DELIVERED, delivered_place, merged
@@ -180,7 +180,7 @@ def _leave_behind(root: Path, aside: RunDir, proven: Proven) -> None:
 
 def _still_proven(proven: Proven, aside: RunDir) -> set[Path]:
     """Return the files that are proven and have not changed since they were read, and what flightlog keeps itself."""
-    own = (aside.sync_path, aside.spec_path, aside.path / ".gitignore")
+    own = [aside.sync_path, aside.spec_path, *(aside.path / name for name in (".gitignore", *followed.FILES))]
     found = {path for path in own if path.is_file() and not path.is_symlink()}
     found |= {
         aside.journal / writer / name
