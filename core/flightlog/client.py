@@ -44,11 +44,12 @@ class _Bearer(requests.auth.AuthBase):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whose key it is, the workspace their runs go to, and all they belong to as (name, role)."""
+    """Whose key it is, the workspace their runs go to, all they belong to as (name, role), and whether it may write."""
 
     name: str
     default_workspace: str
     workspaces: tuple[tuple[str, str], ...]
+    may_write: bool = True
 
 
 def path_of(*parts: str) -> str:
@@ -117,7 +118,12 @@ class Client:
         answer = self.json("GET", "me", limit=SMALL_ANSWER, seconds=30.0)
         with self.understood():
             spaces = tuple((str(w["name"]), str(w["role"])) for w in answer["workspaces"])
-            return Account(str(answer["user"]["name"]), str(answer["default_workspace"]), spaces)
+            return Account(
+                str(answer["user"]["name"]),
+                str(answer["default_workspace"]),
+                spaces,
+                answer.get("may_write") is not False,
+            )
 
     @contextlib.contextmanager
     def understood(self) -> Iterator[None]:

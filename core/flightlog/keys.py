@@ -3,23 +3,27 @@
 A key is bound to its server's origin. An address that a project file names never gets the key of FLIGHTLOG_API_KEY
 without a question: the file may have come with a cloned repository. Nor does any key go over plain http beyond this
 machine unless its owner has said so, once, at `flightlog login --insecure`.
+
+Keys are kept in the desktop's keyring where there is one, else in a file that only its owner can read. That file also
+knows which servers there are, and which of them was signed in to last.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from .errors import KeyNeeded, SettingsError
+from . import keychain
+from .errors import FlightlogError, KeyNeeded, SettingsError
 from .origin import is_loopback, origin_of
 from .rundir import atomic_write
 from .settings import DEFAULT_SERVER, Settings, config_home
+from .terminal import has_terminal
 
 _NO_KEY = "no API key for {0}: set FLIGHTLOG_API_KEY, or run `flightlog login {0}` once"
 _UNASKED = (
@@ -63,23 +67,73 @@ def _write(content: dict[str, Any]) -> None:
     atomic_write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2), mode=0o600)
 
 
-def store(origin: str, key: str, *, insecure: bool) -> None:
-    """Keep a key for a server, which becomes the one used where none is named. Raises OSError."""
+def store(origin: str, key: str, *, insecure: bool, use_keyring: bool = True) -> str:
+    """Keep a key for a server, which becomes the one used where none is named.
+
+    Args:
+        origin, key: the server and its key.
+        insecure: its owner allows it to go there over plain http.
+        use_keyring: keep it in the desktop's keyring, where there is one that takes it.
+
+    Returns:
+        Where it is kept, in words.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
     content = _read()
-    content["servers"][origin] = {"api_key": key, "insecure": insecure}
+    keyring = keychain.name() if use_keyring else None
+    if keyring is not None:
+        try:
+            keychain.put(origin, key)
+        except keychain.KeychainError:
+            keyring = None
+    if keyring is None and _is_in_keyring(content["servers"].get(origin)):
+        with contextlib.suppress(keychain.KeychainError):
+            keychain.delete(origin)
+    secret = {"api_key": key} if keyring is None else {"keyring": True}
+    content["servers"][origin] = {**secret, "insecure": insecure}
     content["default"] = origin
     _write(content)
+    return str(_path()) if keyring is None else f"the keyring ({keyring})"
 
 
 def forget(origin: str) -> bool:
-    """Forget the key of a server. Returns False where none was kept."""
+    """Forget the key of a server.
+
+    Returns:
+        False where none was kept.
+
+    Raises:
+        FlightlogError: the keyring does not let go of it.
+    """
     content = _read()
-    known = content["servers"].pop(origin, None) is not None
+    entry = content["servers"].pop(origin, None)
     if content.get("default") == origin:
         content["default"] = next(iter(content["servers"]), None)
-    if known:
-        _write(content)
-    return known
+    if entry is None:
+        return False
+    _write(content)
+    if _is_in_keyring(entry):
+        try:
+            keychain.delete(origin)
+        except keychain.KeychainError as error:
+            raise FlightlogError(
+                f"the key for {origin} is not used any more, but the keyring still holds it ({error}): delete its "
+                f"entry {keychain.SERVICE!r} there"
+            ) from None
+    return True
+
+
+def known_servers() -> list[str]:
+    """Return the origins of all servers that a key is kept for, the one signed in to last first."""
+    content = _read()
+    default = content.get("default")
+    return sorted(content["servers"], key=lambda origin: (origin != default, origin))
+
+
+def _is_in_keyring(entry: object) -> bool:
+    return isinstance(entry, dict) and entry.get("keyring") is True
 
 
 def choose_server(settings: Settings, argument: str | None = None) -> Server:
@@ -99,17 +153,35 @@ def _is_user_file(settings: Settings) -> bool:
 
 
 def stored(origin: str) -> str | None:
-    """Return the key kept for a server."""
+    """Return the key kept for a server, None where none is.
+
+    Raises:
+        KeyNeeded: there is one, and the keyring does not give it.
+    """
     entry = _read()["servers"].get(origin)
+    if _is_in_keyring(entry):
+        return _from_keyring(origin)
     key = entry.get("api_key") if isinstance(entry, dict) else None
     return key if isinstance(key, str) else None
 
 
+def _from_keyring(origin: str) -> str:
+    try:
+        key = keychain.get(origin)
+        why = "it has none"
+    except keychain.KeychainError as error:
+        key, why = None, str(error)
+    if key is None:
+        raise KeyNeeded(
+            f"the key for {origin} is in the keyring, which does not give it ({why}): unlock it, set "
+            f"FLIGHTLOG_API_KEY, or sign in again with `flightlog login --no-keyring {origin}`"
+        )
+    return key
+
+
 def may_ask() -> bool:
     """Tell whether somebody at a terminal can answer a question."""
-    with contextlib.suppress(AttributeError, ValueError):
-        return sys.stdin.isatty() and sys.stderr.isatty()
-    return False
+    return has_terminal()
 
 
 def find_key(server: Server) -> str:
@@ -118,17 +190,15 @@ def find_key(server: Server) -> str:
     Raises:
         KeyNeeded: there is none, or it must not go there, and nobody is there to ask.
     """
-    kept = stored(server.origin)
-    from_environment = os.environ.get("FLIGHTLOG_API_KEY", "").strip()
-    if from_environment:
-        _check_line(server, from_environment == kept)
-        if server.trusted or from_environment == kept or (kept is None and _agreed(server)):
-            return _checked(from_environment)
-    if kept:
-        return _checked(kept)
+    key = _at_hand(server)
+    if key is not None:
+        return key
+    if _from_environment() and _agreed(server):
+        _check_line(server)
+        return checked(_from_environment())
     if not may_ask():
         raise KeyNeeded(_NO_KEY.format(server.origin))
-    _check_line(server, False)
+    _check_line(server)
     return ask(server.origin)
 
 
@@ -138,14 +208,23 @@ def key_at_hand(server: Server) -> str:
     Raises:
         KeyNeeded: there is none; the text says how to allow one.
     """
+    key = _at_hand(server)
+    if key is None:
+        raise KeyNeeded((_UNASKED if _from_environment() else _NO_KEY).format(server.origin))
+    return key
+
+
+def _at_hand(server: Server) -> str | None:
+    from_environment = _from_environment()
+    if from_environment and server.trusted:  # without a look at the keyring, which may be locked
+        _check_line(server)
+        return checked(from_environment)
     kept = stored(server.origin)
-    from_environment = os.environ.get("FLIGHTLOG_API_KEY", "").strip()
-    if from_environment and (server.trusted or from_environment == kept):
-        _check_line(server, from_environment == kept)
-        return _checked(from_environment)
-    if kept:
-        return _checked(kept)
-    raise KeyNeeded(_UNASKED.format(server.origin) if from_environment else _NO_KEY.format(server.origin))
+    return None if kept is None else checked(kept)
+
+
+def _from_environment() -> str:
+    return os.environ.get("FLIGHTLOG_API_KEY", "").strip()
 
 
 def default_server() -> Server | None:
@@ -154,20 +233,16 @@ def default_server() -> Server | None:
     return Server(origin_of(origin), True) if isinstance(origin, str) else None
 
 
-def _checked(key: str) -> str:
+def checked(key: str) -> str:
+    """Return a key that can be sent. Raises KeyNeeded where it cannot be one; the text does not show it."""
     if not key.isascii() or not key.isprintable() or " " in key:
         raise KeyNeeded("the API key holds characters that no key has; copy it again")
     return key
 
 
-def _check_line(server: Server, agreed_before: bool) -> None:
+def _check_line(server: Server) -> None:
     """Refuse to send a key in clear text over a network, unless that was agreed to at login."""
-    if (
-        server.origin.startswith("https://")
-        or is_loopback(server.origin)
-        or agreed_before
-        or insecure_ok(server.origin)
-    ):
+    if server.origin.startswith("https://") or is_loopback(server.origin) or insecure_ok(server.origin):
         return
     raise KeyNeeded(
         f"{server.origin} is plain http on another machine, where anybody on the way could read the API key: "
@@ -209,4 +284,4 @@ def ask(origin: str) -> str:
         key = ""
     if not key:
         raise KeyNeeded(f"no API key for {origin} was given")
-    return _checked(key)
+    return checked(key)

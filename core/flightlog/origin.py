@@ -23,12 +23,19 @@ def origin_of(url: str) -> str:
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise PermanentError(f"{url!r}: a server's address is http://HOST:PORT or https://HOST, without a path")
+        raise PermanentError(f"{_shown(url)!r}: a server's address is http://HOST:PORT or https://HOST, without a path")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise PermanentError(f"{url!r} is no address of a server; http://HOST:PORT or https://HOST is needed")
+        raise PermanentError(f"{_shown(url)!r} is no address of a server; http://HOST:PORT or https://HOST is needed")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     usual = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}" + (f":{port}" if port and port != usual else "")
+
+
+def _shown(url: str) -> str:
+    """Return an address without what may be a password in it."""
+    scheme, separator, rest = url.rpartition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}"[:200]
 
 
 def is_loopback(origin: str) -> bool:

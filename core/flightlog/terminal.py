@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -27,6 +28,21 @@ def _silent() -> bool:
 def printable(text: str) -> str:
     """Return a text that came from outside without what would act on a terminal."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+_KEY = re.compile(r"\b(fl_[0-9a-f]{8})_[A-Za-z0-9]{8,}")
+
+
+def without_keys(text: str) -> str:
+    """Return a text in which of any API key only its public beginning is left."""
+    return _KEY.sub(r"\1_…", text)
+
+
+def has_terminal() -> bool:
+    """Tell whether somebody at a terminal can answer a question."""
+    with contextlib.suppress(AttributeError, ValueError):
+        return sys.stdin.isatty() and sys.stderr.isatty()
+    return False
 
 
 def say(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,5 +61,44 @@ def create_user(data: Data, name: str) -> str:
     try:
         with data.database.write() as connection:
             return accounts.create_user(connection, name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def create_key(data: Data, name: str, *, seconds: float | None, read_only: bool) -> str:
+    """Make another API key for an account and return it.
+
+    Args:
+        data: the data folder. name: the account. seconds: for how long it is good; None for ever.
+        read_only: it is for reading only.
+
+    Raises:
+        UsageError: there is no such account.
+    """
+    expires_at = None if seconds is None else time.time() + seconds
+    try:
+        with data.database.write() as connection:
+            user_id = accounts.user_id_of(connection, name)
+            return accounts.create_key(connection, user_id, expires_at=expires_at, read_only=read_only)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def list_keys(data: Data, name: str | None) -> list[accounts.KeyFacts]:
+    """Return the API keys of an account, or of all. Raises UsageError where there is no such account."""
+    try:
+        with data.database.read() as connection:
+            if name is not None:
+                accounts.user_id_of(connection, name)
+            return accounts.keys_of(connection, name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def revoke_key(data: Data, hint: str) -> accounts.KeyFacts:
+    """Revoke an API key by its public beginning. Raises UsageError where it does not name one."""
+    try:
+        with data.database.write() as connection:
+            return accounts.revoke_key(connection, hint)
     except ValueError as error:
         raise UsageError(str(error)) from None

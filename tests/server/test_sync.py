@@ -139,7 +139,7 @@ def test_the_key_is_taken_from_the_environment_before_the_stored_login(
 ) -> None:
     """A run belongs to the account of the key that was in force."""
     first, second = (server.create_user(f"{name}-{run_id}") for name in ("stored", "env"))
-    assert quick("login", server.url, "--key", first, home=home).code == 0
+    assert quick("login", server.url, home=home, FLIGHTLOG_API_KEY=first).code == 0
     run_dir(place / "run-1", f"{run_id}-1")
     assert quick("sync", place, home=home).code == 0
     run_dir(place / "run-2", f"{run_id}-2")
@@ -154,14 +154,14 @@ def test_the_key_is_taken_from_the_environment_before_the_stored_login(
 def test_login_logout_whoami(server: Server, home: Path, run_id: str) -> None:
     """login proves the key, keeps it for its owner's eyes only, and makes the server the one that is used."""
     key = server.create_user(run_id)
-    wrong = quick("login", server.url, "--key", "fl_00000000_wrong", home=home)
+    wrong = quick("login", server.url, home=home, FLIGHTLOG_API_KEY="fl_00000000_wrong")
     credentials = home / ".config" / "flightlog" / "credentials.json"
     assert wrong.code == 2 and not credentials.exists()
     piped = flightlog("login", server.url, "--key", "-", home=home, stdin=f"{key}\n")
     assert piped.code == 0 and run_id in piped.out and key not in piped.out + piped.err, piped
     assert credentials.stat().st_mode & 0o777 == 0o600
     assert credentials.parent.stat().st_mode & 0o077 == 0
-    assert json.loads(quick("whoami", "--json", home=home).out)["user"]["name"] == run_id
+    assert json.loads(quick("whoami", "--json", home=home).out)["servers"][0]["user"]["name"] == run_id
     assert run_id in quick("whoami", home=home).out
     assert "signed out" in quick("logout", home=home).out
     assert key not in credentials.read_text()
@@ -212,7 +212,7 @@ def test_a_server_that_a_project_file_names_does_not_get_the_key_unasked(
     assert said.code == 2 and "flightlog.toml" in said.err and said.err.count("\n") == 1, said
     assert server.query("SELECT count(*) FROM runs WHERE run_id = ?", run_id) == [(0,)]
     key = server.create_user(run_id)
-    assert quick("login", server.url, "--key", key, home=home).code == 0
+    assert quick("login", server.url, home=home, FLIGHTLOG_API_KEY=key).code == 0
     again = quick("sync", home=home, cwd=place, FLIGHTLOG_API_KEY=server.key)
     assert again.code == 0, again
     owner = "SELECT u.name FROM runs r JOIN users u ON u.id = r.owner_id WHERE r.run_id = ?"

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 import click
 
 from ..errors import AuthError, FlightlogError, KeyNeeded, NotFound, SettingsError, UsageError
-from ..terminal import printable
+from ..terminal import printable, without_keys
 
 _VERBS = {
     "sync": "Deliver recorded runs to a server.",
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("flightlog: interrupted; what was done stays done", err=True)
         sys.exit(130)
     except (KeyNeeded, AuthError, UsageError, NotFound, SettingsError) as error:
-        click.echo(f"flightlog: {printable(str(error))}", err=True)
+        click.echo(f"flightlog: {printable(without_keys(str(error)))}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"flightlog: this needs the package {package}: pip install 'flightlog[{_extra(package)}]'", err=True)
         sys.exit(1)
     except FlightlogError as error:
-        click.echo(f"flightlog: {printable(str(error))}", err=True)
+        click.echo(f"flightlog: {printable(without_keys(str(error)))}", err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.stdout = None  # nobody reads any more; python would complain at its exit

@@ -10,7 +10,7 @@ import click
 
 from ..sync.clean import Cleaned
 from ..sync.session import Planned, Report, Result
-from ..terminal import printable
+from ..terminal import printable, without_keys
 from .text import counted, size_text
 
 _MOST_LINES = 20
@@ -32,7 +32,7 @@ class Shown:
         """Return a text that may name paths of an unpacked bundle as it is to be shown."""
         for place, bundle in self._bundles.items():
             text = text.replace(f"{place}/", f"{bundle}: ")
-        return printable(text)
+        return printable(without_keys(text))
 
     def result(self, result: Result) -> None:
         """Print what came of a run."""

@@ -343,7 +343,7 @@ class _Work:
         try:
             self._deliver(result, delivery)
         except AuthError as error:
-            if error.status == 401:
+            if error.status == 401 or error.body.get("error") == "read_only":
                 raise
             result.error = str(error)
         except GoneError as error:

@@ -17,6 +17,7 @@ from ..store.objects import Objects
 
 COOKIE = "flightlog_session"
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_SESSION = "/api/v1/session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +45,38 @@ def parts_of(request: Request) -> Parts:
 
 
 def account_of(request: Request) -> Account:
-    """Return who makes a request: by API key, else by the page's cookie. Raises ApiError 401."""
+    """Return who makes a request: by API key, else by the page's cookie.
+
+    Raises:
+        ApiError: 401 where nobody is known by these, 403 where the key is for reading and the request is not.
+    """
     parts = parts_of(request)
     header = request.headers.get("authorization", "")
-    scheme, _, key = header.partition(" ")
     if header:
+        scheme, _, key = header.partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise ApiError(401, "unauthorized", "The Authorization header must be: Bearer <API key>.")
         with parts.database.read() as connection:
             account = accounts.by_key(connection, key.strip())
-        if account is None:
-            raise ApiError(401, "unauthorized", "This API key is wrong or has been revoked.")
-        return account
+    else:
+        account = _by_cookie(request, parts)
+    ends_session = request.url.path.endswith(_SESSION)
+    if not account.may_write and request.method not in _SAFE and not ends_session:
+        raise ApiError(403, "read_only", "This API key is for reading only; use one that may write.")
+    return account
+
+
+def _by_cookie(request: Request, parts: Parts) -> Account:
     token = request.cookies.get(COOKIE)
-    if token:
-        if request.method not in _SAFE and request.headers.get("x-flightlog") != "1":
-            raise ApiError(403, "forbidden", "A request with a cookie that changes something needs X-Flightlog: 1.")
-        with parts.database.read() as connection:
-            account = accounts.by_session(connection, token)
-        if account is not None:
-            return account
+    if not token:
+        raise ApiError(401, "unauthorized", "Sign in, or send an API key.")
+    if request.method not in _SAFE and request.headers.get("x-flightlog") != "1":
+        raise ApiError(403, "forbidden", "A request with a cookie that changes something needs X-Flightlog: 1.")
+    with parts.database.read() as connection:
+        account = accounts.by_session(connection, token)
+    if account is None:
         raise ApiError(401, "unauthorized", "This session is over; sign in again.")
-    raise ApiError(401, "unauthorized", "Sign in, or send an API key.")
+    return account
 
 
 PartsOf = Annotated[Parts, Depends(parts_of)]

@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from flightlog.protocol import messages
 
 from .. import accounts
-from ..errors import ApiError
 from ..store.schema import identity
 from .common import COOKIE, AccountOf, Json, PartsOf
 
@@ -48,10 +47,7 @@ def sign_in(body: SignIn, request: Request, parts: PartsOf) -> Response:
     """Begin a browser session with an API key."""
     key = body.api_key.strip()
     with parts.database.write() as connection:
-        account = accounts.by_key(connection, key)
-        token = accounts.begin_session(connection, key) if account else None
-    if account is None or token is None:
-        raise ApiError(401, "unauthorized", "This API key is wrong or has been revoked.")
+        account, token = accounts.begin_session(connection, key)
     response = Json({"user": {"name": account.name, "is_admin": account.is_admin}})
     response.set_cookie(
         COOKIE,
@@ -86,4 +82,5 @@ def me(parts: PartsOf, account: AccountOf) -> dict[str, Any]:
         "user": {"name": account.name, "is_admin": account.is_admin},
         "workspaces": found,
         "default_workspace": account.name,
+        "may_write": account.may_write,
     }

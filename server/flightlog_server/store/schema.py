@@ -80,6 +80,8 @@ api_keys = Table(
     Column("hint", String(16), nullable=False),  # its public beginning, to tell keys apart
     Column("created_at", Float(53), nullable=False),
     Column("revoked_at", Float(53)),  # NULL: in force
+    Column("expires_at", Float(53)),  # NULL: never
+    Column("scope", String(16), nullable=False),  # write, read
 )
 
 sessions = Table(
