@@ -17,7 +17,7 @@ from ..sync.session import find_runs
 from ..sync.tidy import Authority, Tidied, Tidying, authority
 from ..terminal import printable
 from .options import duration, json_option, paths_argument, server_option, timeout_of, timeout_option
-from .results import cleaned_json, print_cleaned
+from .results import cleaned_json, print_kept
 from .text import counted, size_text
 
 
@@ -93,15 +93,16 @@ def _name(result: Tidied) -> str:
 
 def _print(result: Tidied, quiet: bool) -> None:
     if result.reason is not None:
-        word = "failed    " if result.failed else "kept      "
+        word = "failed     " if result.failed else "kept       "
         if result.failed or not quiet:
             click.echo(f"{word} {_name(result)}: {printable(result.reason)}", err=result.failed)
         return
     if quiet:
         return
-    click.echo(f"{result.decision:10} {_name(result)}: {size_text(result.bytes)}, proven by {result.proof}")
-    if result.cleaned is not None and (result.cleaned.kept or result.cleaned.artifacts):
-        print_cleaned(result.cleaned, str(result.directory.path), quiet)
+    size = result.cleaned.freed if result.cleaned else result.bytes
+    click.echo(f"{result.decision:11} {_name(result)}: {size_text(size)}, proven by {result.proof}")
+    if result.cleaned is not None:
+        print_kept(result.cleaned, quiet)
 
 
 def _print_summary(results: Sequence[Tidied], dry_run: bool) -> None:

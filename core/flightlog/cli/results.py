@@ -152,8 +152,13 @@ def print_cleaned(cleaned: Cleaned, path: str, quiet: bool) -> None:
         click.echo(f"           kept on disk: {printable(cleaned.reason)}", err=quiet)
     elif not quiet:
         click.echo(f"           cleaned: {size_text(cleaned.freed)} freed in {printable(path)}")
-        if cleaned.artifacts:
-            click.echo(f"           kept on disk: {counted(cleaned.artifacts, 'file')} of artifacts")
+    print_kept(cleaned, quiet)
+
+
+def print_kept(cleaned: Cleaned, quiet: bool) -> None:
+    """Print what stays of a run that was cleaned."""
+    if cleaned.artifacts and not quiet:
+        click.echo(f"           kept on disk: {counted(cleaned.artifacts, 'file')} of artifacts")
     for kept in cleaned.kept[:_MOST_LINES]:
         click.echo(f"           kept on disk, as no record names it: {printable(kept)}", err=quiet)
     if len(cleaned.kept) > _MOST_LINES:

@@ -37,8 +37,10 @@ def status(
     """
     runs = find_runs(paths)
     chosen = keys.choose_server(settings.load(), server)
+    # A machine without a network has no server of its own; what receipts have proven is delivered all the same.
+    is_named = bool(server or settings.load().base_url or keys.default_server())
     blocked = _blocked(chosen, Patience(timeout or 0.0) if ask else None)
-    found = [standing(directory, chosen.origin) for directory in runs]
+    found = [standing(directory, chosen.origin if is_named else None) for directory in runs]
     if as_json:
         click.echo(orjson.dumps(_as_json(chosen, blocked, found)))
         return
@@ -81,7 +83,7 @@ def _print_summary(found: Sequence[Standing], server: Server, blocked: str | Non
     if not found:
         click.echo("no runs below this folder")
     elif not pending:
-        click.echo(f"nothing pending: {server.origin} has all {counted(len(found), 'run')} below here")
+        click.echo(f"nothing pending among {counted(len(found), 'run')} below here (--all lists them)")
     else:
         total = size_text(sum(s.pending_bytes for s in pending))
         click.echo(f"{counted(len(pending), 'run')} pending for {server.origin}, {total}; flightlog sync delivers them")
@@ -108,6 +110,7 @@ def _as_json(server: Server, blocked: str | None, found: Sequence[Standing]) -> 
                 "last_growth": s.last_growth or None,
                 "note": s.note,
                 "trouble": s.trouble,
+                "delivered_to": s.server if not s.pending else None,
                 "url": s.url,
             }
             for s in found

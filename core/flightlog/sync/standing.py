@@ -23,7 +23,7 @@ class Standing:
         trouble: what blocks it, or was damaged when it was last delivered.
         pending: the server lacks something of it. pending_bytes: how much at most. bytes: its size on this disk.
         last_growth: when its journal last grew, UTC seconds; 0 where it has none.
-        url: where it is on the server, if it has been there.
+        server: the server that is spoken of, if it has had anything of the run. url: where the run is there.
     """
 
     directory: RunDir
@@ -35,11 +35,17 @@ class Standing:
     pending_bytes: int = 0
     bytes: int = 0
     last_growth: float = 0.0
+    server: str | None = None
     url: str | None = None
 
 
-def standing(directory: RunDir, origin: str) -> Standing:
-    """Return how a run directory stands towards a server; whatever is wrong with it becomes its trouble."""
+def standing(directory: RunDir, origin: str | None) -> Standing:
+    """Return how a run directory stands towards a server; whatever is wrong with it becomes its trouble.
+
+    Args:
+        directory: the run directory.
+        origin: the server; None for whichever had most of it last, where nothing says which one is meant.
+    """
     found = Standing(directory)
     try:
         found.bytes, found.last_growth = bytes_on_disk(directory), directory.last_growth()
@@ -51,17 +57,21 @@ def standing(directory: RunDir, origin: str) -> Standing:
     return found
 
 
-def _compare(found: Standing, origin: str) -> None:
+def _compare(found: Standing, origin: str | None) -> None:
     directory = found.directory
-    known = state.load(directory).get(origin)
+    everything = state.load(directory)
+    if origin is None:
+        origin = max(everything, key=lambda o: (everything[o].complete, everything[o].synced_at), default="")
+    known = everything.get(origin)
     is_alive = alive(directory)
+    found.server = origin if known else None
     found.url = known.url or None if known else None
     found.pending = known is None or state.is_pending(directory, origin, known.server_id)
     if known is not None and known.gone and not found.pending:
         found.word, found.note = "gone", "deleted on the server"
         return
     if not found.pending:
-        found.word, found.note = "delivered", "delivered"
+        found.word, found.note = "delivered", f"delivered to {origin}"
         return
     found.pending_bytes = state.unseen_bytes(directory, known)
     found.word = "running" if is_alive else "pending"

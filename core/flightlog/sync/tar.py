@@ -138,7 +138,8 @@ class TarReader:
     def _checked(self, block: bytes) -> tuple[bytes, int]:
         """Return a header's kind and size, given that its sum is right."""
         unsigned = sum(block[:148]) + 8 * 0x20 + sum(block[156:])
-        if self._octal(block[148:156]) != unsigned:
+        stated = block[148:156].strip(b" \0")
+        if not stated.isdigit() or b"8" in stated or b"9" in stated or int(stated, 8) != unsigned:
             raise self._fault("is followed by what is no tar header" if self._name else "is no tar archive")
         return block[156:157], self._octal(block[124:136])
 
