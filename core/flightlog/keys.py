@@ -106,8 +106,12 @@ def may_ask() -> bool:
     return False
 
 
-def find_key(server: Server) -> str:
+def find_key(server: Server, *, asking: bool = True) -> str:
     """Return the key for a server: FLIGHTLOG_API_KEY, else the stored login, else what is typed at the terminal.
+
+    Args:
+        server: where it is to go.
+        asking: whether somebody may be asked at the terminal; in a training, nobody.
 
     Raises:
         KeyNeeded: there is none, or it must not go there, and nobody is there to ask.
@@ -116,11 +120,11 @@ def find_key(server: Server) -> str:
     from_environment = os.environ.get("FLIGHTLOG_API_KEY", "").strip()
     if from_environment:
         _check_line(server, from_environment == kept)
-        if server.trusted or from_environment == kept or (kept is None and _agreed(server)):
+        if server.trusted or from_environment == kept or (kept is None and _agreed(server, asking)):
             return _checked(from_environment)
     if kept:
         return _checked(kept)
-    if not may_ask():
+    if not (asking and may_ask()):
         raise KeyNeeded(
             f"no API key for {server.origin}: set FLIGHTLOG_API_KEY, or run `flightlog login {server.origin}` once"
         )
@@ -165,8 +169,8 @@ def agree(server: Server) -> None:
         raise KeyNeeded(f"no key goes to {server.origin}")
 
 
-def _agreed(server: Server) -> bool:
-    if not may_ask():
+def _agreed(server: Server, asking: bool = True) -> bool:
+    if not (asking and may_ask()):
         raise KeyNeeded(
             f"the address {server.origin} comes from a flightlog.toml, which does not get the key of FLIGHTLOG_API_KEY "
             f"unasked: run `flightlog login {server.origin}` once, or set FLIGHTLOG_BASE_URL yourself"
