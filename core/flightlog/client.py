@@ -63,10 +63,14 @@ class Client:
     Args:
         url: the server's address.
         key: the API key; None for what needs no sign-in.
+        timeout: seconds to wait for a connection, and for each part of an answer.
     """
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(
+        self, url: str, key: str | None, *, timeout: tuple[float, float] = (CONNECT_TIMEOUT, READ_TIMEOUT)
+    ) -> None:
         self.origin = origin_of(url)
+        self._timeout = timeout
         self._session = requests.Session()
         self._session.auth = _Bearer(key)
         self._session.headers["User-Agent"] = "flightlog"
@@ -200,7 +204,7 @@ class Client:
                 data=data,
                 params=params,
                 stream=stream,
-                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                timeout=self._timeout,
                 allow_redirects=False,
             )
         except requests.exceptions.InvalidURL as error:

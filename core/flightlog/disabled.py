@@ -88,7 +88,15 @@ class DisabledRun(Run):
         """Return the version, as any run does; that it is used is not recorded."""
         from .artifacts import Keeper
 
-        return Keeper(lambda: self.rundir, self.id, self.project, lambda kind, data: None, lambda: True).use(name, type)
+        keeper = Keeper(
+            lambda: self.rundir,
+            self.id,
+            self.project,
+            lambda kind, data: None,
+            lambda: True,
+            workspace=self.workspace,
+        )
+        return keeper.use(name, type)
 
     def save(
         self,

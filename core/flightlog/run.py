@@ -456,12 +456,17 @@ class Run:
     def use_artifact(self, name: str, type: str | None = None) -> ArtifactVersion:
         """Return a version that this or an earlier run on this disk has logged, and record that this run used it.
 
+        Where none of them has, the server is asked that one is signed in to, if there is one; nothing else in a
+        training opens a connection. Files are fetched when they are used.
+
         Args:
-            name: "name:alias", "name:v3" or "project/name:alias"; without ":…" the latest.
+            name: "name:alias", "name:v3", "project/name:alias" or "workspace/project/name:alias"; without ":…" the
+                latest.
             type: what it must be.
 
         Raises:
-            UsageError: it is not named so, or is of another type. NotFound: there is none.
+            UsageError: it is not named so, or is of another type.
+            NotFound: there is none; the text says where was looked, and why a server was not asked.
             DamagedError: there is one, and it cannot be read.
         """
         self._must_run("use_artifact()")
@@ -508,6 +513,7 @@ class Run:
                 lambda: self._recorder.writer_here().sync(patient=False),
                 self._summaries.values,
                 alone=self._alone,
+                workspace=self.workspace,
             )
             found = self._keepers.setdefault(pid, made)
         return found

@@ -241,8 +241,24 @@ def workspace_id(connection: Connection, account: Account, name: str, *, role: s
         .select_from(workspaces.join(members))
         .where(workspaces.c.name == name, members.c.user_id == account.id)
     ).first()
-    if row is None:
+    if row is None and role == "viewer":
         raise not_found(f"workspace {name!r}")
+    if row is None:
+        raise ApiError(
+            404,
+            "not_found",
+            f"There is no workspace {name[:100]!r} that you may write to{_instead(connection, account)}",
+        )
     if _ROLES[row.role] < _ROLES[role]:
-        raise ApiError(403, "forbidden", f"As a {row.role} of {name!r} you may not write there.")
+        instead = _instead(connection, account)
+        raise ApiError(403, "forbidden", f"As a {row.role} of {name!r} you may not write there{instead}")
     return int(row.id)
+
+
+def _instead(connection: Connection, account: Account) -> str:
+    """Return the end of a sentence that says where an account may write, and how."""
+    mine = [w["name"] for w in workspaces_of(connection, account) if _ROLES[w["role"]] >= _ROLES["member"]]
+    if not mine:
+        return "."
+    shown = ", ".join(mine[:5]) + (" …" if len(mine) > 5 else "")
+    return f" (you may to {shown}): `flightlog sync --workspace {mine[0]}` delivers the run there."

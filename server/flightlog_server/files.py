@@ -11,7 +11,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from flightlog.protocol.manifest import MAX_MANIFEST, FileEntry, Manifest
+from flightlog.protocol.manifest import MAX_MANIFEST, FileEntry, Manifest, shown_reference
 from flightlog.protocol.messages import ChunkedFile
 from flightlog.protocol.names import name_fault
 
@@ -22,6 +22,8 @@ from .store.packs import Place, places, stream
 from .store.schema import artifact_aliases, artifact_versions, files, runs
 
 _HASH = 32
+_VARIABLES = 500
+_PIECE = 256 << 10
 
 
 def checked_rows(
@@ -86,6 +88,45 @@ def content_of(connection: Connection, objects: Objects, project_id: int, row: A
     hashes = [row.chunks[i : i + _HASH] for i in range(0, len(row.chunks), _HASH)]
     here = places(connection, project_id, hashes)
     return stream(objects, [here[h] for h in hashes])
+
+
+def contents_of(
+    connection: Connection, objects: Objects, project_id: int, version: Any, first: int, count: int
+) -> tuple[Iterator[bytes], int]:
+    """Return the bytes of some of a version's files, one after the other, and how many those are.
+
+    Args:
+        version: its row. first, count: which files, in the order of its manifest.
+
+    Raises:
+        ApiError: one of them is not here.
+    """
+    named = [version.root + str(file["path"]) for file in version.files[first : first + count]]
+    rows: dict[str, Any] = {}
+    for start in range(0, len(named), _VARIABLES):
+        part = files.c.path.in_(named[start : start + _VARIABLES])
+        rows.update(
+            (r.path, r) for r in connection.execute(sa.select(files).where(files.c.run_id == version.run_id, part))
+        )
+    missing = next((path for path in named if path not in rows), None)
+    if missing is not None:
+        raise not_found(f"file {missing!r} in this run")
+    hashes = [
+        row.chunks[i : i + _HASH] for row in map(rows.__getitem__, named) for i in range(0, len(row.chunks), _HASH)
+    ]
+    here = places(connection, project_id, hashes)
+    return _joined(stream(objects, [here[h] for h in hashes])), sum(rows[path].size for path in named)
+
+
+def _joined(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield small parts together: each that is sent by itself costs more than its bytes."""
+    waiting = bytearray()
+    for part in parts:
+        waiting += part
+        if len(waiting) >= _PIECE:
+            yield bytes(waiting)
+            waiting.clear()
+    yield bytes(waiting)
 
 
 def files_of(connection: Connection, run_id: int) -> dict[str, tuple[int, str]]:
@@ -217,6 +258,17 @@ def show_version(connection: Connection, version_id: int, *, with_files: bool = 
         "created_at": row.created_at,
     }
     return {**shown, "files": row.files} if with_files else shown
+
+
+def words_of(connection: Connection, objects: Objects, project_id: int, version: Any) -> dict[str, Any]:
+    """Return what of a version stands in its manifest alone: its description, and what it refers to.
+
+    Args:
+        version: its row.
+    """
+    row = file_row(connection, version.run_id, version.root.removesuffix("files/") + "manifest.json")
+    manifest = Manifest.from_json(b"".join(content_of(connection, objects, project_id, row)))
+    return {"description": manifest.description, "references": [shown_reference(r) for r in manifest.references]}
 
 
 def artifacts_of(connection: Connection, run_row_id: int) -> list[dict[str, Any]]:

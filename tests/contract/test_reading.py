@@ -318,6 +318,57 @@ def test_an_artifact_is_downloaded_as_it_was(
 
 
 @both
+def test_what_an_artifact_says_of_itself(source: str, place: Path, read: Read, train: Train, tmp_path: Path) -> None:
+    """Description, metadata, references with and without size, its project; a version without them has none."""
+    train("""
+        import flightlog
+        from flightlog.artifacts import Artifact
+        artifact = Artifact("set", "dataset", "scanned, für später", {"rows": 3, "none": None, "deep": {"a": [1, 2.5]}})
+        with artifact.new_file("a.txt") as file:
+            file.write("a")
+        artifact.add_reference("s3://bucket/raw.tar?x=1", "raw.tar", size=5, sha256="0" * 64)
+        artifact.add_reference("https://host/y", "there/y")
+        with flightlog.init(project="digits") as run:
+            run.log_artifact(artifact)
+            open("b", "w").close()
+            run.log_artifact("b", name="bare")
+    """)
+    api = read(source)
+    found, bare = api.artifact("digits/set"), api.artifact("digits/bare")
+    assert (found.project, found.type, found.description) == ("digits", "dataset", "scanned, für später")
+    assert found.metadata == {"rows": 3, "none": None, "deep": {"a": [1, 2.5]}}
+    assert [(r.path, r.uri, r.size, r.sha256) for r in found.references] == [
+        ("raw.tar", "s3://bucket/raw.tar?x=1", 5, "0" * 64),
+        ("there/y", "https://host/y", -1, ""),
+    ]
+    assert bare.description is None and bare.references == () and bare.metadata == {}
+    assert [p.name for p in found.download(tmp_path / "x").iterdir()] == ["a.txt"]
+
+
+@both
+def test_an_artifact_of_many_files(source: str, place: Path, read: Read, train: Train, tmp_path: Path) -> None:
+    """Small ones, empty ones and larger ones between them, some of the same content: each as it was."""
+    train(f"""
+        import flightlog, pathlib, random
+        chance = random.Random({SEED})
+        folder = pathlib.Path("many")
+        for number in range(700):
+            file = folder / f"{{chance.randrange(9)}}" / f"{{number:03d}}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(chance.randbytes(chance.choice([0, 1, 700, 5000])) if number % 5 else b"same")
+        (folder / "4" / "large").write_bytes(chance.randbytes(9 << 20))
+        with flightlog.init(project="p") as run:
+            run.log_artifact(folder, name="many")
+    """)
+    version = read(source).artifact("p/many")
+    target = version.download(tmp_path / "here")
+    found = {p.relative_to(target).as_posix(): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    folder = place / "many"
+    assert len(found) == 701 == len(version.files)
+    assert found == {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@both
 def test_a_download_never_leaves_its_folder(source: str, read: Read, train: Train, tmp_path: Path) -> None:
     """A link that stands in the target folder is not followed."""
     train("""

@@ -185,7 +185,7 @@ def test_an_earlier_runs_artifact_is_used_offline(journal: JournalOf) -> None:
     for missing in ("data:v7", "data:none", "nothing", "r/data"):
         with pytest.raises(NotFound):
             run.use_artifact(missing)
-    for wrong in ("", "a/b/c", "a:b:c", ":x", "a:", 5, "../x"):
+    for wrong in ("", "a/b/c/d", "a//c", "/b/c", "a:b:c", ":x", "a:", 5, "../x"):
         with pytest.raises(UsageError, match="named as"):
             run.use_artifact(wrong)  # type: ignore[arg-type]
     run.finish()
@@ -226,7 +226,8 @@ def test_what_is_not_here_is_asked_for_elsewhere() -> None:
     assert run.use_artifact("remote:best") is version
     with pytest.raises(NotFound):
         run.use_artifact("p/nowhere")
-    assert asked == [("q", "remote", "best"), ("p", "nowhere", "latest")]
+    assert run.use_artifact("w/p/remote") is version
+    assert asked == [("q", "remote", "best", None), ("p", "nowhere", "latest", None), ("p", "remote", "latest", "w")]
 
 
 def test_a_damaged_earlier_version_is_said_to_be(tmp_path: Path) -> None:

@@ -532,6 +532,20 @@ def test_hostile_names_in_a_spec_reach_no_address(
     assert server.query(strange, "/") == [(0,)]
 
 
+def test_a_workspace_that_is_not_there_is_told_with_the_way_out(
+    server: Server, place: Path, home: Path, run_id: str
+) -> None:
+    """entity="me" of a script, say: the refusal names the workspaces one may write to and the option, which helps."""
+    run_dir(place / "run-x", run_id, spec={"workspace": "me"})
+    said = server.sync(place, home=home)
+    assert said.code == 1, said
+    assert (
+        "no workspace 'me'" in said.runs[0]["error"] and "`flightlog sync --workspace admin`" in said.runs[0]["error"]
+    )
+    said = server.sync(place, home=home, options=("--workspace", "admin"))
+    assert said.code == 0 and said.runs[0]["workspace"] == "admin", said
+
+
 def test_a_journal_whose_numbers_make_no_sense_ends_in_an_error(
     server: Server, place: Path, home: Path, run_id: str
 ) -> None:

@@ -43,7 +43,7 @@ MAX_NAMED = 100
 _SAY_AFTER = 2.0
 
 Append = Callable[[str, dict[str, Any]], object]
-Fetch = Callable[[str, str, str], ArtifactVersion | None]
+Fetch = Callable[[str, str, str, str | None], ArtifactVersion | None]
 
 
 @dataclass(slots=True)
@@ -102,9 +102,11 @@ class Keeper:
         flush: makes the records written so far durable; False where the disk refuses.
         summary: the run's summary, where `keep_best` finds a metric that the metadata lacks.
         alone: whether the run has this one directory only: it is not continued, and no other node's.
+        workspace: whose versions are meant on a server; None for all that one may see.
 
     Attributes:
-        elsewhere: asked for (project, name, alias or version) by `use` when nothing on this disk answers to it.
+        elsewhere: asked for (project, name, alias or version, workspace or None) by `use` when nothing on this disk
+            answers to it; without one, the server that the user is signed in to.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class Keeper:
         flush: Callable[[], bool],
         summary: Mapping[str, Any] | None = None,
         alone: bool = True,
+        workspace: str | None = None,
     ) -> None:
+        self._workspace = workspace
         self.elsewhere: Fetch | None = None
         self._where = where
         self._run_id = run_id
@@ -520,15 +524,13 @@ class Keeper:
             UsageError: it is not named so, or is of another type.
             NotFound: there is none. DamagedError: there is one, and it cannot be read.
         """
-        project, artifact, which = parse_name(name, self._project)
+        project, artifact, which, workspace = parse_name(name, self._project)
         self._copier.wait(lambda: all(job.order.name != artifact for job in list(self._waiting.values())))
         if any(name == artifact for name, _ in list(self._books.catalog.versions)):
             self._flush()  # a record that still waits in this process cannot be read
         found = lineage.find(self._rundir.path.parent, project, artifact, which)
-        if found is None and self.elsewhere is not None:
-            found = self.elsewhere(project, artifact, which)
         if found is None:
-            raise NotFound(f"there is no artifact {project}/{artifact}:{which} below {self._rundir.path.parent}")
+            found = self._from_elsewhere(project, artifact, which, workspace or self._workspace)
         if type is not None and found.type != type:
             raise UsageError(f"use_artifact({name!r}): it is of type {found.type!r}, not {type!r}")
         with self._books_locked():
@@ -543,6 +545,23 @@ class Keeper:
                     "run": found.made_by,
                 }
             )
+        return found
+
+    def _from_elsewhere(self, project: str, name: str, which: str, workspace: str | None) -> ArtifactVersion:
+        """Return what a server has. Raises NotFound, naming both places that were looked at."""
+        root = self._rundir.path.parent
+        here = f"there is no artifact {project}/{name}:{which} below {root}"
+        try:
+            if self.elsewhere is not None:
+                found = self.elsewhere(project, name, which, workspace)
+            else:
+                from . import remote
+
+                found = remote.find(root, project, name, which, workspace)
+        except NotFound as error:
+            raise NotFound(f"{here}, and {error}") from None
+        if found is None:
+            raise NotFound(here)
         return found
 
     def save(

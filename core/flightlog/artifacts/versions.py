@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..beneath import open_beneath
@@ -177,15 +177,22 @@ class ArtifactVersion:
             NotFound: it was let go. OSError: the folder cannot be written.
         """
         manifest = self.manifest
-        place = Path("artifacts", f"{self.name}-{self.version}") if folder is None else Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
+        place = self._target(folder)
         for entry in manifest.files:
             self._fetch(entry, place)
+        self._fetch_references(manifest, place)
+        return place
+
+    def _target(self, folder: str | os.PathLike[str] | None) -> Path:
+        place = Path("artifacts", f"{self.name}-{self.version}") if folder is None else Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _fetch_references(self, manifest: Manifest, place: Path) -> None:
         elsewhere = [r for r in manifest.references if not _fetch_local(r, place)]
         if elsewhere:
             uris = ", ".join(r.uri for r in elsewhere[:3])
             warn_once(f"reference {self}", f"{self}: {len(elsewhere)} parts are only referred to, and stay at {uris}")
-        return place
 
     def _fetch(self, entry: FileEntry, place: Path) -> None:
         try:
@@ -204,14 +211,16 @@ class ArtifactVersion:
         Raises:
             UsageError: it has several. NotFound: it has none of that name. DamagedError: it is damaged.
         """
-        names = [entry.path for entry in self.entries]
-        if name is None and len(names) == 1:
-            return self.files / names[0]
-        if name is None:
-            raise UsageError(f"{self} has {len(names)} files; file(name) says which")
-        if name not in names:
+        return self.files / self._entry(name).path
+
+    def _entry(self, name: str | None) -> FileEntry:
+        entries = {entry.path: entry for entry in self.entries}
+        if name is None and len(entries) != 1:
+            raise UsageError(f"{self} has {len(entries)} files; file(name) says which")
+        found = next(iter(entries.values())) if name is None else entries.get(name)
+        if found is None:
             raise NotFound(f"{self} has no file {name!r}")
-        return self.files / name
+        return found
 
     def _must_be_whole(self) -> None:
         self.wait()
@@ -281,18 +290,32 @@ def name_from_path(path: Path) -> str:
     return name if name_fault(name) is None else "artifact"
 
 
-def parse_name(name: object, project: str) -> tuple[str, str, str]:
-    """Return (project, artifact, alias or version) of "name", "name:alias" or "project/name:alias".
+class Name(NamedTuple):
+    """What `use_artifact` is asked for; `which` is an alias or a version, `workspace` matters on a server only."""
+
+    project: str
+    artifact: str
+    which: str
+    workspace: str | None
+
+
+def parse_name(name: object, project: str) -> Name:
+    """Read "name", "name:alias", "project/name:alias" or "workspace/project/name:alias".
 
     Raises:
         UsageError: it is none of these.
     """
-    if isinstance(name, str):
-        before, slash, rest = name.partition("/")
-        artifact, colon, which = (rest if slash else name).partition(":")
-        parts = (before if slash else project, artifact, which if colon else "latest")
-        if all(name_fault(part) is None for part in parts):
-            return parts
+    if isinstance(name, str) and name.count("/") <= 2:
+        *before, last = name.split("/")
+        artifact, colon, which = last.partition(":")
+        found = Name(
+            before[-1] if before else project,
+            artifact,
+            which if colon else "latest",
+            before[0] if len(before) == 2 else None,
+        )
+        if all(name_fault(part) is None for part in (*found[:3], *before)):
+            return found
     raise UsageError(f'use_artifact({name!r}): it is named as "name:alias" or "project/name:alias"')
 
 

@@ -78,7 +78,7 @@ class Manifest:
             "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in self.files],
         }
         if self.references:
-            shown["references"] = [_shown(r) for r in self.references]
+            shown["references"] = [shown_reference(r) for r in self.references]
         if self.description is not None:
             shown["description"] = self.description
         return orjson.dumps(shown, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -94,7 +94,7 @@ class Manifest:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError("not a manifest of format 1")
         files = parse_files(data.get("files"))
-        references = _parse_references(data.get("references", []), files)
+        references = parse_references(data.get("references", []), files)
         name, kind, metadata = data.get("name"), data.get("type"), data.get("metadata", {})
         if not (isinstance(name, str) and isinstance(kind, str) and isinstance(metadata, dict)):
             raise ValueError("a manifest has a name, a type and metadata")
@@ -105,12 +105,13 @@ class Manifest:
         return manifest
 
 
-def _shown(there: Reference) -> dict[str, Any]:
+def shown_reference(there: Reference) -> dict[str, Any]:
+    """Return a reference as manifests and answers have it: {path, uri}, size and sha256 where they are known."""
     known = {"size": there.size} if there.size >= 0 else {}
     return {"path": there.path, "uri": there.uri, **known, **({"sha256": there.sha256} if there.sha256 else {})}
 
 
-def _parse_references(items: object, files: tuple[FileEntry, ...]) -> tuple[Reference, ...]:
+def parse_references(items: object, files: tuple[FileEntry, ...]) -> tuple[Reference, ...]:
     if not isinstance(items, list) or len(items) + len(files) > MAX_FILES:
         raise ValueError(f"references is a list; with the files at most {MAX_FILES:,}")
     found = tuple(_parse_reference(item) for item in items)

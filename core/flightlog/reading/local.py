@@ -130,7 +130,10 @@ class LocalSource:
                     digest=manifest.digest,
                     size=manifest.size,
                     run=str(found.fold.id),
+                    project=str(found.fold.project),
                     files=manifest.files,
+                    description=manifest.description,
+                    references=manifest.references,
                     _open=lambda path, root=root: _open(found, root + path),  # type: ignore[misc]
                 ),
             )

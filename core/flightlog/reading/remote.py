@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import requests
+
 from .. import keys, settings
-from ..client import Client, Patience, path_of
-from ..errors import NotFound, PermanentError
+from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Client, Patience, path_of
+from ..errors import NotFound, PermanentError, RetryableError
 from ..journal.order import merge, parents_of
 from ..journal.record import Line, Record, check, restore
-from ..protocol.manifest import FileEntry, is_safe_path
+from ..protocol.manifest import is_safe_path, parse_files, parse_references
 from .views import ArtifactView, Row, RunView
 
 PAGE = 10_000
 RUNS = 1000
+PATIENCE = 10.0
 T = TypeVar("T")
 _NONFINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
@@ -23,11 +28,37 @@ _NONFINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float(
 class RemoteSource:
     """The runs that an account may see on a server."""
 
-    def __init__(self, url: str, workspace: str | None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        workspace: str | None,
+        key: str | None = None,
+        *,
+        timeout: tuple[float, float] = (CONNECT_TIMEOUT, READ_TIMEOUT),
+        patience: float = PATIENCE,
+    ) -> None:
         server = keys.choose_server(settings.load(), url)
-        self._client = Client(server.origin, key or keys.find_key(server))
-        self._patience = Patience(10.0)
+        self._origin, self._key = server.origin, key or keys.find_key(server)
         self._workspace = workspace
+        self._how = timeout, patience
+        self._of_thread = threading.local()
+
+    def _connection(self) -> tuple[Client, Patience]:
+        """Return the connection of this thread, and of this process: a forked child makes its own."""
+        found: tuple[int, Client, Patience] | None = getattr(self._of_thread, "connection", None)
+        if found is None or found[0] != os.getpid():
+            timeout, patience = self._how
+            found = os.getpid(), Client(self._origin, self._key, timeout=timeout), Patience(patience)
+            self._of_thread.connection = found
+        return found[1:]
+
+    @property
+    def _client(self) -> Client:
+        return self._connection()[0]
+
+    @property
+    def _patience(self) -> Patience:
+        return self._connection()[1]
 
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
         return self._found(lambda: self._client.json("GET", path, params=params), path)
@@ -77,7 +108,9 @@ class RemoteSource:
         raise NotFound(f"{self._client.origin} has no artifact {project}/{name}:{which} that you may see")
 
     def _artifact_view(self, workspace: str, project: str, shown: dict[str, Any]) -> ArtifactView:
-        home = f"artifacts/{path_of(workspace, project, shown['name'], shown['version'])}/files/"
+        home = f"artifacts/{path_of(workspace, project, shown['name'], shown['version'])}"
+        files = parse_files(shown["files"])
+        description = shown.get("description")
         return ArtifactView(
             name=shown["name"],
             version=shown["version"],
@@ -87,8 +120,12 @@ class RemoteSource:
             digest=shown["digest"],
             size=shown["size"],
             run=shown["run"],
-            files=tuple(FileEntry(f["path"], f["size"], f["sha256"]) for f in shown["files"]),
-            _open=lambda path: self._open(home, path),
+            project=project,
+            files=files,
+            _open=lambda path: self._open(f"{home}/files/", path),
+            description=description if isinstance(description, str) else None,
+            references=parse_references(shown.get("references", []), files),
+            _open_several=lambda first, count: self._stream(f"{home}/contents", first=first, count=count),
         )
 
     def _view(self, shown: dict[str, Any]) -> RunView:
@@ -157,10 +194,22 @@ class RemoteSource:
     def _open(self, home: str, path: str) -> Iterator[Iterator[bytes]]:
         if not is_safe_path(path):
             raise NotFound(f"there is no file {path!r}")
-        address = home + path_of(*path.split("/"))
-        response = self._found(lambda: self._client.request("GET", address, stream=True), path)
+        with self._stream(home + path_of(*path.split("/"))) as parts:
+            yield parts
+
+    @contextlib.contextmanager
+    def _stream(self, address: str, **params: int) -> Iterator[Iterator[bytes]]:
+        response = self._found(
+            lambda: self._client.request("GET", address, params=params or None, stream=True), address
+        )
         with response:
-            yield response.iter_content(1 << 20)
+            yield self._parts(response)
+
+    def _parts(self, response: requests.Response) -> Iterator[bytes]:
+        try:
+            yield from response.iter_content(1 << 20)
+        except requests.RequestException as error:
+            raise RetryableError(f"{self._client.origin} broke off its answer ({type(error).__name__})") from None
 
 
 def _restored(shown: dict[str, Any], part: str) -> dict[str, Any]:

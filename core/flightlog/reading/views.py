@@ -6,18 +6,26 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import DamagedError
+from ..errors import DamagedError, NotFound, RetryableError
 from ..journal.record import Record
-from ..protocol.manifest import FileEntry, is_safe_path
+from ..protocol.manifest import FileEntry, Reference, is_safe_path
 from . import surroundings
 
 Row = dict[str, Any]
 OpenFile = Callable[[str], "contextlib.AbstractContextManager[Iterator[bytes]]"]
+# Given the first file's place in the manifest and how many follow it: their bytes, one file after the other.
+OpenSeveral = Callable[[int, int], "contextlib.AbstractContextManager[Iterator[bytes]]"]
+
+THREADS = 4
+_TOGETHER = 500
+_TOGETHER_BYTES = 8 << 20
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +113,10 @@ class ArtifactView:
     """An artifact version as it is read.
 
     Attributes:
-        name, version, type, aliases, metadata: who it is.
+        name, version, type, aliases, metadata, description: who it is.
         digest: its identity, over path, size and SHA-256 of its files. size: of all files together, in bytes.
-        run: the id of the run that logged it. files: its files.
+        run: the id of the run that logged it. project: that of the run.
+        files: its files. references: what of it lies elsewhere.
     """
 
     name: str
@@ -118,11 +127,17 @@ class ArtifactView:
     digest: str
     size: int
     run: str
+    project: str
     files: tuple[FileEntry, ...]
     _open: OpenFile = field(repr=False)
+    description: str | None = None
+    references: tuple[Reference, ...] = ()
+    _open_several: OpenSeveral | None = field(default=None, repr=False)
 
     def download(self, folder: str | os.PathLike[str]) -> Path:
         """Write the version's files below a folder, made if need be, and return it. Files that are there are replaced.
+
+        What it refers to is not fetched. From a server small files come together, and four requests run at a time.
 
         Raises:
             DamagedError: a file is not what its manifest says; nothing of it is left behind.
@@ -130,11 +145,73 @@ class ArtifactView:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        for entry in self.files:
-            self._fetch(entry, target)
+        if self._open_several is None:
+            for entry in self.files:
+                self._fetch(entry, target)
+        else:
+            self._fetch_at_once(self._open_several, target)
         return target
 
+    def download_file(self, path: str, folder: str | os.PathLike[str]) -> Path:
+        """Write one of the version's files below a folder, as `download` does, and return where it is.
+
+        Raises:
+            NotFound: the version has no such file. DamagedError, OSError: as for `download`.
+        """
+        entry = next((entry for entry in self.files if entry.path == path), None)
+        if entry is None:
+            raise NotFound(f"artifact {self.name}:{self.version} has no file {path!r}")
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        self._fetch(entry, target)
+        return target / path
+
+    def _fetch_at_once(self, several: OpenSeveral, target: Path) -> None:
+        """Fetch all files in a bounded number of threads; after the first error no more is begun."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        stopping = threading.Event()
+
+        def fetch(group: range) -> None:
+            if stopping.is_set():
+                return
+            try:
+                self._fetch_stretch(group, several, target)
+            except BaseException:
+                stopping.set()
+                raise
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            tasks = [pool.submit(fetch, group) for group in _groups(self.files)]
+        for task in tasks:
+            task.result()
+
+    def _fetch_stretch(self, group: range, several: OpenSeveral, target: Path) -> None:
+        """Fetch files that follow one another in the manifest, again where the connection breaks."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._fetch_group(group, several, target)
+                return
+            except RetryableError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+
+    def _fetch_group(self, group: range, several: OpenSeveral, target: Path) -> None:
+        """Fetch them by one request; a single one, by its path."""
+        if len(group) == 1:
+            self._fetch(self.files[group[0]], target)
+            return
+        with several(group.start, len(group)) as parts:
+            pieces = _Pieces(parts)
+            for at in group:
+                self._write(self.files[at], _taking(pieces, self.files[at].size), target)
+
     def _fetch(self, entry: FileEntry, target: Path) -> None:
+        self._write(entry, lambda: self._open(entry.path), target)
+
+    def _write(
+        self, entry: FileEntry, opened: Callable[[], contextlib.AbstractContextManager[Iterator[bytes]]], target: Path
+    ) -> None:
         if not is_safe_path(entry.path):
             raise DamagedError(f"artifact {self.name}:{self.version} names {entry.path!r}, which is no path inside it")
         place = target / entry.path
@@ -143,7 +220,7 @@ class ArtifactView:
             raise DamagedError(f"{place.parent} leads out of {target}; it is not written to")
         fd, temporary = tempfile.mkstemp(prefix=".download.", dir=place.parent)
         try:
-            with os.fdopen(fd, "wb") as file, self._open(entry.path) as parts:
+            with os.fdopen(fd, "wb") as file, opened() as parts:
                 self._copy(entry, parts, file)
             os.chmod(temporary, 0o644)  # what mkstemp made private is an ordinary file
             os.replace(temporary, place)
@@ -162,3 +239,37 @@ class ArtifactView:
             file.write(part)
         if (size, whole.hexdigest()) != (entry.size, entry.sha256):
             raise DamagedError(f"artifact {self.name}:{self.version}: {entry.path} is not what the manifest says")
+
+
+class _Pieces:
+    """A stream of bytes that is taken apart into files of known sizes."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._left = b""
+
+    def take(self, size: int) -> Iterator[bytes]:
+        """Yield the next `size` bytes; fewer where the stream ends before."""
+        while size > 0:
+            part = self._left or next(self._parts, b"")
+            if not part:
+                return
+            self._left = part[size:]
+            size -= min(size, len(part))
+            yield part[: len(part) - len(self._left)]
+
+
+def _taking(pieces: _Pieces, size: int) -> Callable[[], contextlib.AbstractContextManager[Iterator[bytes]]]:
+    return lambda: contextlib.nullcontext(pieces.take(size))
+
+
+def _groups(files: Sequence[FileEntry]) -> Iterator[range]:
+    """Divide files into stretches of small ones that are fetched together, and large ones by themselves."""
+    start = size = 0
+    for at, entry in enumerate(files):
+        if at > start and (size + entry.size > _TOGETHER_BYTES or at - start >= _TOGETHER):
+            yield range(start, at)
+            start, size = at, 0
+        size += entry.size
+    if start < len(files):
+        yield range(start, len(files))

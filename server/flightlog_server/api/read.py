@@ -188,10 +188,35 @@ def run_artifacts(workspace: str, project: str, run_id: str, parts: PartsOf, acc
 
 @router.get("/artifacts/{workspace}/{project}/{name}/{which}")
 def artifact(workspace: str, project: str, name: str, which: str, parts: PartsOf, account: AccountOf) -> Json:
-    """An artifact version, by alias or number, with its files."""
+    """An artifact version, by alias or number, with its files, its description and what it refers to."""
     with parts.database.read() as connection:
         row = project_row(connection, account, workspace, project)
-        return Json(files.show_version(connection, files.version_row(connection, row.id, name, which).id))
+        version = files.version_row(connection, row.id, name, which)
+        words = files.words_of(connection, parts.objects, row.id, version)
+        return Json({**files.show_version(connection, version.id), **words})
+
+
+@router.get("/artifacts/{workspace}/{project}/{name}/{which}/contents")
+def artifact_contents(
+    workspace: str,
+    project: str,
+    name: str,
+    which: str,
+    parts: PartsOf,
+    account: AccountOf,
+    first: Annotated[int, Query(ge=0, lt=1 << 31)] = 0,
+    count: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+) -> StreamingResponse:
+    """The bytes of several files of an artifact version, one after the other, in the order of its manifest."""
+    with parts.database.read() as connection:
+        row = project_row(connection, account, workspace, project)
+        version = files.version_row(connection, row.id, name, which)
+        content, size = files.contents_of(connection, parts.objects, row.id, version, first, count)
+    return StreamingResponse(
+        content,
+        media_type="application/octet-stream",
+        headers={"Content-Length": str(size), "Cache-Control": "no-store"},
+    )
 
 
 @router.get("/artifacts/{workspace}/{project}/{name}/{which}/files/{path:path}")
