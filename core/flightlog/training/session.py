@@ -439,7 +439,7 @@ class Training:
             return True
         if self._owned and not run.resumed and run.step == 0 and not self._init.get("id"):
             # It was opened before the checkpoint could be looked at, and nothing was logged since.
-            endings.end(run, run.finish)
+            run.finish()
             self._run, self._resume = None, found
             return True
         return False
@@ -487,9 +487,9 @@ class Training:
         if run is None or not self._owned or run.state != "running":
             return
         if endings.is_terminated(run):
-            endings.end(run, run.preempt)
+            run.preempt()
         else:
-            endings.end(run, lambda: run.fail(error))
+            run.fail(error)
 
     @_hook
     def preempting(self) -> None:
@@ -509,7 +509,7 @@ class Training:
         self.paused()
         run = self._run
         if run is not None and self._owned and run.state == "running":
-            endings.end(run, run.finish)
+            run.finish()
 
 
 def _same(known: Any, value: Any) -> bool:
