@@ -48,6 +48,14 @@ def delete(path: Path, content: bytes) -> None:
     path.unlink()
 
 
+def protect(path: Path, content: bytes) -> None:
+    path.chmod(0o400)
+
+
+def link_elsewhere(path: Path, content: bytes) -> None:
+    os.link(path, path.with_suffix(".kept"))
+
+
 def rotate(path: Path, content: bytes) -> None:
     path.rename(path.with_suffix(".old"))
     path.write_bytes(b"the next one")
@@ -59,7 +67,7 @@ def replace(path: Path, content: bytes) -> None:
     os.replace(other, path)
 
 
-@pytest.mark.parametrize("harmless", [delete, rotate, replace])
+@pytest.mark.parametrize("harmless", [delete, rotate, replace, protect, link_elsewhere])
 @pytest.mark.parametrize("policy", ["auto", "copy", "link"])
 def test_what_leaves_the_bytes_alone_does_no_harm(
     tmp_path: Path, run: Run, content: bytes, harmless: Callable[[Path, bytes], None], policy: str
@@ -104,8 +112,22 @@ def append(path: Path, content: bytes) -> None:
         file.write(b"more")
 
 
-@pytest.mark.parametrize("harm", [truncate, shorten, overwrite, overwrite_whole, append])
-@pytest.mark.parametrize("policy", ["auto", "copy", "link", "reference"])
+def rewrite_and_set_back(path: Path, content: bytes) -> None:
+    """As `cp -p` onto a file: the same size, and the time that the new content's source has."""
+    before = path.stat()
+    overwrite_whole(path, content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+HARMS = [
+    (harm, policy)
+    for harm in (truncate, shorten, overwrite, overwrite_whole, append, rewrite_and_set_back)
+    for policy in ("auto", "copy", "link", "reference")
+    if (harm, policy) != (rewrite_and_set_back, "link")  # the file has two names: nothing shows it until the end
+]
+
+
+@pytest.mark.parametrize(("harm", "policy"), HARMS)
 def test_a_file_written_to_before_its_copy_is_reported(
     tmp_path: Path,
     run: Run,

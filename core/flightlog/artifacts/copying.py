@@ -18,6 +18,7 @@ from typing import BinaryIO
 from ..errors import DamagedError
 from ..journal.writer import fsync_folder
 from ..protocol.manifest import FileEntry
+from ..stamp import Stamp
 from .held import Changed, Held
 
 BLOCK = 1 << 20
@@ -125,7 +126,7 @@ def link(held: Held, target: Path) -> bool:
                 return False
             raise
         facts = target.lstat()
-        if (facts.st_dev, facts.st_ino) != (held.dev, held.ino):
+        if not Stamp.of(facts).is_of_same_file(held.stamp):
             target.unlink()
             raise Changed(f"{held.path} was replaced by another file")
     return True

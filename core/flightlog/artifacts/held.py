@@ -2,7 +2,7 @@
 
 Between `log_artifact` and the end of a copy in the background a training goes on: it rotates its checkpoints away, or
 writes the next one over the same path. An open descriptor outlives the first; the second shows in the size or the time
-of the last change. The inode's own change time is no witness: renaming and deleting, which harm nothing, move it too.
+of the last change, or, where that was set back, in the inode's own change time (stamp.py).
 
 Linux stamps a change with the time of the last timer tick, up to 10 ms ago (kernels before 6.13; fs/inode.c,
 current_time). A file changed twice within one tick would look unchanged, so `settle` waits until the tick has passed,
@@ -17,6 +17,8 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from ..stamp import Stamp
 
 TICK_SECONDS = 0.02
 MAX_DESCRIPTORS = 256
@@ -34,23 +36,33 @@ class Held:
     """A regular file as it was seen.
 
     Attributes:
-        path: where it was. size: in bytes. mtime_ns: when its content last changed. dev, ino: which file it is.
+        path: where it was. stamp: which file it is, its size and times.
         fd: a descriptor of it, -1 while none is open.
     """
 
     path: str
-    size: int
-    mtime_ns: int
-    dev: int
-    ino: int
+    stamp: Stamp
     fd: int = -1
 
     @classmethod
     def see(cls, path: str) -> Held:
         """Look at a file, through links. Raises OSError where there is none, or it is no regular file."""
-        held = cls(path, 0, 0, 0, 0)
-        held.look_again()
-        return held
+        return cls(path, _stamp(path, -1))
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.stamp.size
+
+    @property
+    def mtime_ns(self) -> int:
+        """When its content last changed."""
+        return self.stamp.mtime
+
+    @property
+    def dev(self) -> int:
+        """The device that it is on."""
+        return self.stamp.dev
 
     def hold(self) -> None:
         """Open it, and take what it is now for what it was. Raises OSError."""
@@ -61,10 +73,7 @@ class Held:
 
     def look_again(self) -> None:
         """Take what it is now for what it was. Raises OSError."""
-        facts = os.fstat(self.fd) if self.fd >= 0 else os.stat(self.path)  # noqa: PTH116  # a hundred thousand of them
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(f"{self.path} is not a regular file")
-        self.size, self.mtime_ns, self.dev, self.ino = facts.st_size, facts.st_mtime_ns, facts.st_dev, facts.st_ino
+        self.stamp = _stamp(self.path, self.fd)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
@@ -88,10 +97,10 @@ class Held:
 
     def check(self, fd: int) -> None:
         """Raise Changed where the file behind a descriptor is not this one as it was seen."""
-        facts = os.fstat(fd)
-        if (facts.st_dev, facts.st_ino) != (self.dev, self.ino):
+        now = Stamp.of(os.fstat(fd))
+        if not now.is_of_same_file(self.stamp):
             raise Changed(f"{self.path} was replaced by another file before it could be copied")
-        if (facts.st_size, facts.st_mtime_ns) != (self.size, self.mtime_ns):
+        if self.stamp.is_written_by(now, self.path):
             raise Changed(f"{self.path} was written to before it had been copied")
 
     def release(self) -> None:
@@ -100,6 +109,14 @@ class Held:
         if fd in _open_here:  # not so in a forked child, where it is closed already
             _open_here.discard(fd)
             os.close(fd)
+
+
+def _stamp(path: str, fd: int) -> Stamp:
+    """Return the stamp of a regular file, by its descriptor where one is open. Raises OSError."""
+    facts = os.fstat(fd) if fd >= 0 else os.stat(path)  # noqa: PTH116  # a hundred thousand of them
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(f"{path} is not a regular file")
+    return Stamp.of(facts)
 
 
 def settle(files: Iterable[Held]) -> None:

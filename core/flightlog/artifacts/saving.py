@@ -18,6 +18,7 @@ from ..journal.writer import fsync_folder
 from ..protocol.manifest import is_safe_path
 from ..protocol.names import random_name
 from ..rundir import RunDir
+from ..stamp import Stamp
 from ..terminal import warn_once
 from . import copying
 from .batch import INLINE_BYTES
@@ -51,7 +52,7 @@ class Saving:
         self._where = where
         self._append = append
         self._at_end: dict[str, _Match] = {}
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._seen: dict[str, Stamp] = {}
 
     def save(
         self, pattern: str | os.PathLike[str], base_path: str | os.PathLike[str] | None, policy: str
@@ -115,7 +116,9 @@ class Saving:
     def _save_if_changed(self, match: _Match) -> None:
         try:
             held = Held.see(match.path)
-            if self._seen.get(match.name) != (held.ino, held.size, held.mtime_ns):
+            before = self._seen.get(match.name)
+            same = before is not None and before.is_of_same_file(held.stamp)
+            if before is None or not same or before.is_written_by(held.stamp, match.path):
                 self._record([self._put(match, held, small=False)])
         except OSError as error:
             if match.name not in self._seen or not isinstance(error, FileNotFoundError):
@@ -134,7 +137,7 @@ class Saving:
             beside.unlink(missing_ok=True)
             raise
         fsync_folder(target.parent)
-        self._seen[match.name] = (held.ino, held.size, held.mtime_ns)
+        self._seen[match.name] = held.stamp
         return {"path": f"{SAVED}/{match.name}", "size": size, "sha256": sha256}
 
     def _record(self, entries: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..journal.reader import open_regular
+from ..stamp import Stamp
 
 IN_MEMORY = 8 << 20
 MAX_HELD = 64
@@ -35,11 +36,9 @@ class HeldFile:
     """
 
     def __init__(self, path: Path, fd: int) -> None:
-        facts = os.fstat(fd)
-        self.size = facts.st_size
+        self._stamp = Stamp.of(os.fstat(fd))
+        self.size = self._stamp.size
         self._path = path
-        self._inode = (facts.st_dev, facts.st_ino)
-        self._modified = facts.st_mtime_ns
         self._fd = _hold(self, fd)
 
     def __deepcopy__(self, memo: object) -> HeldFile:
@@ -61,9 +60,8 @@ class HeldFile:
             while at < self.size and (block := os.pread(fd, min(_BLOCK, self.size - at), at)):
                 yield block
                 at += len(block)
-            facts = os.fstat(fd)
-            same = (facts.st_dev, facts.st_ino) == self._inode and facts.st_mtime_ns == self._modified
-            if not same or not at == self.size == facts.st_size:
+            now = Stamp.of(os.fstat(fd))
+            if at != self.size or not now.is_of_same_file(self._stamp) or self._stamp.is_written_by(now, self._path):
                 raise self._changed()
 
     @contextlib.contextmanager
@@ -72,8 +70,7 @@ class HeldFile:
             yield self._fd
             return
         with open_regular(self._path) as file:
-            facts = os.fstat(file.fileno())
-            if (facts.st_dev, facts.st_ino) != self._inode:
+            if not Stamp.of(os.fstat(file.fileno())).is_of_same_file(self._stamp):
                 raise self._changed()
             yield file.fileno()
 
@@ -116,11 +113,11 @@ def read_file(path: Path, most: int, what: str) -> bytes:
         UsageError: it is larger, or changes while it is read; `what` is what the text calls it.
     """
     with open_regular(path.resolve()) as file:
-        before = os.fstat(file.fileno())
-        check_size(before.st_size, most, what)
-        content = file.read(before.st_size + 1)
-        after = os.fstat(file.fileno())
-    if len(content) != before.st_size or (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        before = Stamp.of(os.fstat(file.fileno()))
+        check_size(before.size, most, what)
+        content = file.read(before.size + 1)
+        after = Stamp.of(os.fstat(file.fileno()))
+    if len(content) != before.size or before.is_written_by(after, path):
         raise UsageError(f"{what}: it changes while it is read; log a file once it is complete")
     return content
 
