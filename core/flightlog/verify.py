@@ -80,11 +80,18 @@ def verify(directory: RunDir, *, repair: bool = False) -> Verdict:
     return verdict
 
 
-def _is_blank(verdict: Verdict) -> bool:
+def is_blank(directory: RunDir) -> bool:
     """Tell a run without its first record, which comes before all else, from one that has lost it."""
-    directory = verdict.directory
+    return _may_be_blank(directory) and _is_blank(verify(directory))
+
+
+def _is_blank(verdict: Verdict) -> bool:
     if verdict.faults or any(report.records or report.damage for report in verdict.writers.values()):
         return False
+    return _may_be_blank(verdict.directory)
+
+
+def _may_be_blank(directory: RunDir) -> bool:
     try:
         if os.path.lexists(directory.spec_path) or [p.name for p in directory.files.iterdir()] != ["journal"]:
             return False

@@ -477,6 +477,27 @@ def test_random_runs_of_several_writers_read_the_same(place: Path, read: Read) -
             raise AssertionError(f"seed {SEED}, run {name}: {error}") from error
 
 
+def test_records_that_no_view_can_use_are_passed_over(place: Path, read: Read) -> None:
+    """Sound lines of console, system and alert whose data nest without end, or are no objects: the others are read."""
+    deep: Any = {"text": "x"}
+    for _ in range(200):
+        deep = {"deeper": deep}
+    lines = [
+        begin("odd"),
+        line(2, "console", {"stream": "stdout", "lines": [[1, "one"]]}),
+        line(3, "console", deep),
+        line(4, "system", deep),
+        line(5, "system", {"cpu": 1.5}),
+        line(6, "console", [1, 2]),
+        line(7, "console", {"stream": "stdout", "lines": [[2, "two"]]}),
+    ]
+    run_dir(place / "run-odd", "odd", {"w": lines})
+    for source in ("local", "server"):
+        run = read(source).run("odd")
+        assert run.console() == ["one", "two"] and [row["cpu"] for row in run.system()] == [1.5], source
+        assert run.provenance() == {}
+
+
 def test_a_long_history_comes_in_pages(place: Path, read: Read) -> None:
     """More rows than a page holds, steps backwards: each row once, in order."""
     lines = [begin("long"), *(line(seq, step=25_000 - seq) for seq in range(2, 23_000))]

@@ -546,6 +546,22 @@ def test_a_workspace_that_is_not_there_is_told_with_the_way_out(
     assert said.code == 0 and said.runs[0]["workspace"] == "admin", said
 
 
+def test_a_run_that_was_killed_as_it_began_is_in_nobodys_way(
+    server: Server, place: Path, home: Path, run_id: str
+) -> None:
+    """Half a first record or none, no latest.spec: no damage, as `flightlog verify` says; the others are delivered."""
+    run_dir(place / "run-x", run_id)
+    for name, content in (("run-none", b""), ("run-half", begin("gone")[:50])):
+        (place / name / "files" / "journal" / "w").mkdir(parents=True)
+        (place / name / "files" / "journal" / "w" / "000001.jsonl").write_bytes(content)
+        assert flightlog("verify", place / name, home=home).code == 0
+    said = server.sync(place, home=home)
+    assert said.code == 0 and [run["id"] for run in said.runs] == [run_id], said
+    (place / "run-half" / "files" / "journal" / "w" / "000001.jsonl").write_bytes(b"x" * 100 + b"\n" + line(2))
+    said = server.sync(place, home=home)
+    assert said.code == 1 and "says which run this is" in str(said.runs), said
+
+
 def test_a_journal_whose_numbers_make_no_sense_ends_in_an_error(
     server: Server, place: Path, home: Path, run_id: str
 ) -> None:

@@ -15,6 +15,7 @@ from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Client, Patience, path_of
 from ..errors import NotFound, PermanentError, RetryableError
 from ..journal.order import merge, parents_of
 from ..journal.record import Line, Record, check, restore
+from ..journal.scan import parsed
 from ..protocol.manifest import is_safe_path, parse_files, parse_references
 from .views import ArtifactView, Row, RunView
 
@@ -186,9 +187,10 @@ class RemoteSource:
                 if found is not None:
                     lines.setdefault(writer.decode(), []).append(found)
             for name, mine in lines.items():
-                if mine[0].kind == "run":
-                    parents[name] = parents_of(mine[0].record().data)
-            return [(name, line.record()) for name, line in merge(lines, parents)]
+                first = parsed(mine[0]) if mine[0].kind == "run" else None
+                if first is not None:
+                    parents[name] = parents_of(first.data)
+            return [(name, record) for name, line in merge(lines, parents) if (record := parsed(line)) is not None]
 
     @contextlib.contextmanager
     def _open(self, home: str, path: str) -> Iterator[Iterator[bytes]]:

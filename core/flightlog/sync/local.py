@@ -10,6 +10,7 @@ from ..errors import DamagedError
 from ..journal.scan import RunJournal
 from ..protocol.names import name_fault
 from ..rundir import RunDir
+from ..verify import is_blank
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,10 @@ def identify(directory: RunDir) -> Identity:
         fault = str(error)
         fold = RunJournal([directory.journal]).fold()
         if fold.id is None:
-            raise DamagedError(
-                f"{directory.path}: neither latest.spec nor the journal says which run this is"
-            ) from None
+            why = "neither latest.spec nor the journal says which run this is"
+            if is_blank(directory):
+                why = "nothing was recorded yet: its process is beginning, or was killed as it began"
+            raise DamagedError(f"{directory.path}: {why}") from None
         spec = {
             "id": fold.id,
             "project": fold.project,

@@ -16,6 +16,7 @@ from ..client import Client, Patience
 from ..errors import AuthError, DamagedError, FlightlogError, GoneError, NotFound, ServerError
 from ..keys import Server
 from ..rundir import RunDir
+from ..verify import is_blank
 from . import state
 from .clean import Cleaned, clean
 from .deliver import Delivery, Outcome, Progress, RunProgress
@@ -171,7 +172,7 @@ def find_runs(paths: Sequence[Path]) -> list[RunDir]:
             raise NotFound("the working directory is gone; name a folder that has runs below it") from None
         for top in (working, Path(settings.load().dir).absolute()):
             found.update((d.path, d) for d in rundir.discover(top))
-    return sorted(found.values(), key=_started)
+    return sorted((d for d in found.values() if not is_blank(d)), key=_started)
 
 
 def _started(directory: RunDir) -> tuple[float, str]:
