@@ -22,6 +22,7 @@ from .run import Beginning, Identity, Run
 from .terminal import guarded, warn_once
 
 if TYPE_CHECKING:
+    from .artifacts import ArtifactVersion
     from .online import Online
     from .resume import Earlier
 
@@ -357,6 +358,16 @@ def current(what: str) -> Run:
 def current_or_none() -> Run | None:
     """Return the current run, None where there is none or it has been finished."""
     return _current if _current is not None and _current.state == "running" else None
+
+
+def _from_server(root: Path, project: str, name: str, which: str, workspace: str | None) -> ArtifactVersion:
+    """Return an artifact version that the server has; see `reading.fetched`, which needs an HTTP library."""
+    from .reading import fetched
+
+    return fetched.find(root, project, name, which, workspace)
+
+
+Run.fetch = staticmethod(_from_server)
 
 
 def _install(run: Run) -> Run:

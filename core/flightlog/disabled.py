@@ -95,6 +95,7 @@ class DisabledRun(Run):
             lambda kind, data: None,
             lambda: True,
             workspace=self.workspace,
+            elsewhere=self._fetch,
         )
         return keeper.use(name, type)
 

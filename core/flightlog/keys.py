@@ -184,12 +184,8 @@ def may_ask() -> bool:
     return has_terminal()
 
 
-def find_key(server: Server, *, asking: bool = True) -> str:
+def find_key(server: Server) -> str:
     """Return the key for a server: FLIGHTLOG_API_KEY, else the stored login, else what is typed at the terminal.
-
-    Args:
-        server: where it is to go.
-        asking: whether somebody may be asked at the terminal; in a training, nobody.
 
     Raises:
         KeyNeeded: there is none, or it must not go there, and nobody is there to ask.
@@ -197,10 +193,10 @@ def find_key(server: Server, *, asking: bool = True) -> str:
     key = _at_hand(server)
     if key is not None:
         return key
-    if _from_environment() and _agreed(server, asking):
+    if _from_environment() and _agreed(server):
         _check_line(server)
         return checked(_from_environment())
-    if not (asking and may_ask()):
+    if not may_ask():
         raise KeyNeeded(_NO_KEY.format(server.origin))
     _check_line(server)
     return ask(server.origin)
@@ -270,8 +266,8 @@ def agree(server: Server) -> None:
         raise KeyNeeded(f"no key goes to {server.origin}")
 
 
-def _agreed(server: Server, asking: bool = True) -> bool:
-    if not (asking and may_ask()):
+def _agreed(server: Server) -> bool:
+    if not may_ask():
         raise KeyNeeded(_UNASKED.format(server.origin))
     import click
 

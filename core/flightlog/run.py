@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from . import alerts
 from .companions import NOTHING, Companions, Surroundings
@@ -99,6 +99,8 @@ class Run:
     """
 
     recording = True
+    # Asks a server for an artifact version, given the folder of the runs; reading, which lies above, leaves it here.
+    fetch: ClassVar[Callable[[Path, str, str, str, str | None], ArtifactVersion | None] | None] = None
 
     def __init__(
         self,
@@ -497,6 +499,12 @@ class Run:
             return self._keeper.save(glob_str, base_path, policy)
         return []
 
+    def _fetch(self, project: str, name: str, which: str, workspace: str | None) -> ArtifactVersion | None:
+        """Return what a server has, where something above us can ask one."""
+        if Run.fetch is None:
+            return None
+        return Run.fetch(self.rundir.path.parent, project, name, which, workspace)
+
     @property
     def _keeper(self) -> Keeper:
         """What keeps artifacts in this process; a forked child has one of its own."""
@@ -514,6 +522,7 @@ class Run:
                 self._summaries.values,
                 alone=self._alone,
                 workspace=self.workspace,
+                elsewhere=self._fetch,
             )
             found = self._keepers.setdefault(pid, made)
         return found

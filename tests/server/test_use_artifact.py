@@ -120,7 +120,7 @@ def test_both_places_are_named_where_there_is_nothing(
     assert f"{url} has no artifact p/nothing:v3" in refusal(FLIGHTLOG_BASE_URL=url, FLIGHTLOG_API_KEY=key)
     assert "no server is set up" in refusal()
     assert "no API key" in refusal(FLIGHTLOG_BASE_URL=url)
-    assert "wrong or has been revoked" in refusal(FLIGHTLOG_BASE_URL=url, FLIGHTLOG_API_KEY="fl_x_y")
+    assert "API key is wrong" in refusal(FLIGHTLOG_BASE_URL=url, FLIGHTLOG_API_KEY="fl_x_y")
     assert "plain http" in refusal(FLIGHTLOG_BASE_URL="http://example.invalid", FLIGHTLOG_API_KEY=key)
     (tmp_path / "flightlog.toml").write_text(f'base_url = "{url}"\n')
     assert "flightlog.toml" in refusal(FLIGHTLOG_API_KEY=key)
@@ -128,7 +128,7 @@ def test_both_places_are_named_where_there_is_nothing(
     with socket.socket() as dead:
         dead.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{dead.getsockname()[1]}"
-        monkeypatch.setattr("flightlog.artifacts.remote.PATIENCE", 0.2)
+        monkeypatch.setattr("flightlog.reading.fetched.PATIENCE", 0.2)
         assert f"{address} cannot be reached" in refusal(FLIGHTLOG_BASE_URL=address, FLIGHTLOG_API_KEY=key)
 
 

@@ -106,7 +106,7 @@ class Keeper:
 
     Attributes:
         elsewhere: asked for (project, name, alias or version, workspace or None) by `use` when nothing on this disk
-            answers to it; without one, the server that the user is signed in to.
+            answers to it.
     """
 
     def __init__(
@@ -119,9 +119,10 @@ class Keeper:
         summary: Mapping[str, Any] | None = None,
         alone: bool = True,
         workspace: str | None = None,
+        elsewhere: Fetch | None = None,
     ) -> None:
         self._workspace = workspace
-        self.elsewhere: Fetch | None = None
+        self.elsewhere = elsewhere
         self._where = where
         self._run_id = run_id
         self._project = project
@@ -552,12 +553,7 @@ class Keeper:
         root = self._rundir.path.parent
         here = f"there is no artifact {project}/{name}:{which} below {root}"
         try:
-            if self.elsewhere is not None:
-                found = self.elsewhere(project, name, which, workspace)
-            else:
-                from . import remote
-
-                found = remote.find(root, project, name, which, workspace)
+            found = self.elsewhere(project, name, which, workspace) if self.elsewhere is not None else None
         except NotFound as error:
             raise NotFound(f"{here}, and {error}") from None
         if found is None:

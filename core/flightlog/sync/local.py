@@ -48,10 +48,10 @@ def identify(directory: RunDir) -> Identity:
         fault = str(error)
         fold = RunJournal([directory.journal]).fold()
         if fold.id is None:
-            why = "neither latest.spec nor the journal says which run this is"
+            reason = "neither latest.spec nor the journal says which run this is"
             if is_blank(directory):
-                why = "nothing was recorded yet: its process is beginning, or was killed as it began"
-            raise DamagedError(f"{directory.path}: {why}") from None
+                reason = "nothing was recorded yet: its process is beginning, or was killed as it began"
+            raise DamagedError(f"{directory.path}: {reason}") from None
         spec = {
             "id": fold.id,
             "project": fold.project,

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import keys, settings
-from ..errors import DamagedError, FlightlogError, KeyNeeded, NotFound, PermanentError, SettingsError
+from ..artifacts import ArtifactVersion
+from ..errors import DamagedError, FlightlogError, NotFound
 from ..protocol.manifest import Manifest
 from ..rundir import atomic_write
-from .versions import ArtifactVersion
 
 if TYPE_CHECKING:
-    from ..reading.views import ArtifactView
+    from .views import ArtifactView
 
 FOLDER = ".fetched"
 CONNECT_SECONDS, READ_SECONDS, PATIENCE = 5.0, 30.0, 5.0
@@ -99,7 +99,7 @@ def find(root: Path, project: str, name: str, which: str, workspace: str | None 
         NotFound: it is not there, or the server could not be asked; the text says which server and why.
     """
     server, key = _signed_in()
-    from ..reading.remote import RemoteSource
+    from .remote import RemoteSource
 
     source = RemoteSource(server.origin, workspace, key, timeout=(CONNECT_SECONDS, READ_SECONDS), patience=PATIENCE)
     try:
@@ -113,12 +113,13 @@ def _signed_in() -> tuple[keys.Server, str]:
     """Return the server and its key. Raises NotFound where none is set up, or the key must not go there."""
     try:
         chosen = settings.load()
-        server = keys.choose_server(chosen)
-        nothing = not chosen.base_url and keys.stored(server.origin) is None
-        if nothing and not os.environ.get("FLIGHTLOG_API_KEY", "").strip():
+        if not chosen.base_url and keys.default_server() is None and not os.environ.get("FLIGHTLOG_API_KEY"):
             raise NotFound("no server is set up here that could be asked (flightlog login URL)")
-        return server, keys.find_key(server, asking=False)
-    except (SettingsError, PermanentError, KeyNeeded) as error:
+        server = keys.choose_server(chosen)
+        return server, keys.key_at_hand(server)
+    except NotFound:
+        raise
+    except FlightlogError as error:
         raise NotFound(f"no server was asked: {error}") from None
 
 
