@@ -221,6 +221,12 @@ def _with_id_of(launch: Launch | None, chosen: settings.Settings) -> settings.Se
     return chosen._replace(run_id=run_id, resume=chosen.resume or "allow")
 
 
+def next_id_of_launch() -> str | None:
+    """Return the id of the next run that this process begins as a rank of its launch; None where it has none."""
+    launch = detect()
+    return launch.run_id(_begun + 1) if launch is not None else None
+
+
 def _place(
     root: Path, run_id: str, started: float, earlier: Earlier | None, launch: Launch | None
 ) -> tuple[rundir.RunDir, bool]:

@@ -111,12 +111,11 @@ def batch_size(batch: object) -> int | None:
     return len(batch) if isinstance(batch, list) else None
 
 
-def token_count(batch: object) -> int | None:
+def token_count(batch: Any) -> int | None:
     """Return how many tokens a batch has, padding included: the elements of its "input_ids"; None without those."""
-    for key in _TOKEN_KEYS:
+    for key in _TOKEN_KEYS if isinstance(batch, Mapping) else ():
         with contextlib.suppress(Exception):  # no mapping, no such key, no array: whatever a batch's own code raises
-            shape = batch[key].shape  # type: ignore[index]
-            return math.prod(int(n) for n in shape)
+            return math.prod(int(n) for n in batch[key].shape)
     return None
 
 

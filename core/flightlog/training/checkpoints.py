@@ -38,14 +38,14 @@ class _Kept:
     Attributes:
         version: returns its name, which may change while it is copied.
         step, kind: which checkpoint it is; a step of None: of an earlier process, which may have come to it otherwise.
-        paths: where the framework has it. best: whether it has that alias.
+        paths: where the framework has it. best: the aliases that say that it is the best of something.
     """
 
     version: Callable[[], str]
     step: int | None
     kind: str
     paths: set[str] = field(default_factory=set)
-    best: bool = False
+    best: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class _Order:
     path: str
     step: int
     kind: str
-    best: bool
+    best: str | None
     aliases: tuple[str, ...]
     metadata: dict[str, Any]
     write_once: bool
@@ -97,7 +97,7 @@ class Checkpoints:
         *,
         step: int,
         epoch: int | None = None,
-        best: bool = False,
+        best: bool | str = False,
         metric: str | None = None,
         score: float | None = None,
         mode: str | None = None,
@@ -111,7 +111,8 @@ class Checkpoints:
         Args:
             path: a file, or a folder with all below it.
             step, epoch: how far the training had come; aliases are `step-N` and `epoch-N`.
-            best: whether it is the best so far; the alias `best` moves to it.
+            best: whether it is the best so far; the alias `best` moves to it. A name moves that alias, for the best by
+                another metric: it begins with "best".
             metric, score, mode: by which metric, its value, and "min" or "max".
             kind: tells apart what is saved at one step and is not the same, such as "full" and "weights".
             write_once: whether the framework never writes to this file again (it may delete it, or put another in its
@@ -129,7 +130,8 @@ class Checkpoints:
         aliases = [f"step-{step}"] + ([] if epoch is None else [f"epoch-{epoch}"])
         order = _Order(
             os.path.abspath(path),  # noqa: PTH100  # a link to a checkpoint has a name of its own
-            step, kind, best, tuple(aliases), {**values, **(metadata or {})}, write_once,
+            step, kind, "best" if best is True else best or None, tuple(aliases), {**values, **(metadata or {})},
+            write_once,
             None if others is None else tuple(os.path.abspath(other) for other in others),  # noqa: PTH100
         )  # fmt: skip
         self.settle()
@@ -147,15 +149,15 @@ class Checkpoints:
             else:
                 self._postponed.append(order)
 
-    def best_is(self, path: str | os.PathLike[str]) -> None:
-        """Another one that is kept already is the best now: the alias `best` moves to it."""
+    def best_is(self, path: str | os.PathLike[str], alias: str = "best") -> None:
+        """Another one that is kept already is the best now: the alias moves to it."""
         run = self._run()
         where = os.path.abspath(path)  # noqa: PTH100
         if run is None or not run.recording or self.policy == "none":
             return
         for kept in self._all(run):
-            if where in kept.paths and not kept.best:
-                self._make_best(run, kept)
+            if where in kept.paths:
+                self._make_best(run, kept, alias)
 
     def end(self) -> None:
         """The training has ended: what has not appeared by now is said."""
@@ -173,8 +175,8 @@ class Checkpoints:
         known = self._same(run, order)
         if known is not None:
             known.paths.add(order.path)
-            if order.best and not known.best:
-                self._make_best(run, known)
+            if order.best:
+                self._make_best(run, known, order.best)
         elif order.best or self.policy != "best" or order.path in (order.others or ()):
             self._keep(run, order)
         self._let_go(run, order.others)
@@ -190,7 +192,7 @@ class Checkpoints:
         return None
 
     def _keep(self, run: Run, order: _Order) -> None:
-        aliases = (*order.aliases, "best") if order.best else order.aliases
+        aliases = (*order.aliases, order.best) if order.best else order.aliases
         name = self.artifact(run)
         handle: ArtifactVersion | None = run.log_artifact(
             order.path, name, "model", aliases, {**order.metadata, "path": order.path},
@@ -201,15 +203,16 @@ class Checkpoints:
         everything = self._all(run)
         fresh = _Kept(lambda: handle.version, order.step, order.kind, {order.path, os.path.realpath(order.path)})
         if order.best:
-            _only_best(everything, fresh)
+            _only_best(everything, fresh, order.best)
         for older in everything:
             if order.path in older.paths and older is not fresh:
                 older.paths.discard(order.path)  # the framework has another checkpoint under this name now
         everything.append(fresh)
 
-    def _make_best(self, run: Run, kept: _Kept) -> None:
-        run._keeper.retag(self.artifact(run), kept.version, ["best"])
-        _only_best(self._all(run), kept)
+    def _make_best(self, run: Run, kept: _Kept, alias: str) -> None:
+        if alias not in kept.best:
+            run._keeper.retag(self.artifact(run), kept.version, [alias])
+            _only_best(self._all(run), kept, alias)
 
     def _let_go(self, run: Run, others: tuple[str, ...] | None) -> None:
         everything = self._all(run)
@@ -224,7 +227,8 @@ class Checkpoints:
             return True
         if self.policy in ("last", "best_and_last") and kept is _newest(everything, kept.kind):
             return True
-        return self.policy in ("best", "best_and_last") and (kept.best or not kept.paths.isdisjoint(others or ()))
+        wants_best = self.policy in ("best", "best_and_last")
+        return wants_best and (bool(kept.best) or not kept.paths.isdisjoint(others or ()))
 
     def _all(self, run: Run) -> list[_Kept]:
         """Return what is kept, oldest first; at first what earlier processes of this run have."""
@@ -235,8 +239,8 @@ class Checkpoints:
                     path, kind = version.metadata.get("path"), version.metadata.get("kind")
                     paths = {path} if isinstance(path, str) else set()
                     name = version.version
-                    one = _Kept(lambda name=name: name, None, str(kind), paths, "best" in aliases)  # type: ignore[misc]
-                    self._kept.append(one)
+                    best = {alias for alias in aliases if alias.startswith("best")}
+                    self._kept.append(_Kept(lambda name=name: name, None, str(kind), paths, best))  # type: ignore[misc]
         return self._kept
 
 
@@ -244,7 +248,7 @@ def _newest(everything: list[_Kept], kind: str) -> _Kept | None:
     return next((kept for kept in reversed(everything) if kept.kind == kind), None)
 
 
-def _only_best(everything: list[_Kept], best: _Kept) -> None:
+def _only_best(everything: list[_Kept], best: _Kept, alias: str) -> None:
     for kept in everything:
-        kept.best = kept is best
-    best.best = True
+        kept.best.discard(alias)
+    best.best.add(alias)

@@ -92,13 +92,15 @@ class Training:
         self._defined: set[str] = set()
         self._handed_over = False
         self._pid = os.getpid()
-        if run is None and not self._asks_for_a_run():
-            self._reserved = new_run_id()
+        if run is None:
+            self._reserved = self._new_id()
 
-    def _asks_for_a_run(self) -> bool:
-        """Whether which run it is gets decided by `init`: by an id, by the launcher, or by what is on the disk."""
-        chosen = settings.load(run_id=self._init.get("id"), resume=self._init.get("resume"))
-        return chosen.run_id is not None or chosen.resume == "auto" or launch.detect() is not None
+    def _new_id(self) -> str | None:
+        """Return the id that a new run will have; None where an id is given, or the disk decides which run it is."""
+        chosen = self._chosen()
+        if chosen.run_id is not None or chosen.resume == "auto":
+            return None
+        return (current.next_id_of_launch() if chosen.ranks else None) or new_run_id()
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -106,6 +108,11 @@ class Training:
     def is_main(self) -> bool:
         """Whether this process writes metrics."""
         return self.rank == 0
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether this is a spawned or forked child of the process that made it: its end is not the program's."""
+        return os.getpid() != self._pid
 
     @property
     def is_open(self) -> bool:
@@ -133,10 +140,12 @@ class Training:
     @property
     def project(self) -> str:
         """The run's project."""
-        return self._run.project if self._run is not None else self._chosen().project
+        if self._run is not None:
+            return self._run.project
+        return self._resume.project if self._resume is not None else self._chosen().project
 
     def _chosen(self) -> settings.Settings:
-        known = {name: self._init.get(name) for name in ("project", "dir", "resume")}
+        known = {name: self._init.get(name) for name in ("project", "dir", "resume", "mode")}
         return settings.load(**known, run_id=self._init.get("id"))
 
     def open(self) -> Run:
@@ -420,7 +429,8 @@ class Training:
         if self._run is not None:
             return self._resume_open(self._run, found)
         chosen = self._chosen()
-        if chosen.resume == "never" or chosen.run_id not in (None, found.id):
+        other_project = "project" in chosen.sources and chosen.project != found.project
+        if chosen.resume == "never" or chosen.run_id not in (None, found.id) or other_project:
             return False
         if _is_recorded_elsewhere(found, self._root(found)):
             warn_once(

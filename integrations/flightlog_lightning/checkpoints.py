@@ -1,0 +1,98 @@
+"""What a ModelCheckpoint has just saved, as `flightlog.training` wants to know it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Scanner:
+    """Looks at ModelCheckpoints when they say that they have saved.
+
+    They are handed over as weak proxies, so what is remembered of them is by their `state_key`.
+    """
+
+    def __init__(self) -> None:
+        self._others: dict[str, list[str]] = {}
+        self._saved: set[str] = set()
+
+    def look(self, callback: Any, trainer: Any) -> list[dict[str, Any]]:
+        """Return what has just been saved, as arguments of `Training.checkpoint_saved`; nothing where it is not known.
+
+        Args:
+            callback: the ModelCheckpoint. trainer: its Trainer; None where it is not known.
+        """
+        path = str(getattr(callback, "_last_checkpoint_saved", "") or callback.last_model_path)
+        if not path or "://" in path:
+            return []
+        monitor, weights_only = callback.monitor, bool(callback.save_weights_only)
+        best = os.path.abspath(callback.best_model_path) == os.path.abspath(path) if callback.best_model_path else False  # noqa: PTH100
+        self._others[str(callback.state_key)] = _others(callback)
+        self._saved.add(path)
+        step = _whole(getattr(callback, "_last_global_step_saved", None), getattr(trainer, "global_step", None))
+        facts: dict[str, Any] = {
+            "path": path,
+            "step": step or 0,
+            "epoch": _whole(getattr(trainer, "current_epoch", None)),
+            "best": _alias(monitor, trainer) if best else False,
+            "metric": monitor,
+            "score": _score(callback, path, trainer),
+            "mode": callback.mode if monitor else None,
+            "kind": "weights" if weights_only else "full",
+            "write_once": _is_written_once(path, trainer),
+            "others": [other for others in self._others.values() for other in others],
+        }
+        return [facts]
+
+    def tidy(self, removed: Callable[[str], object]) -> None:
+        """Tell of those that are no longer there."""
+        for path in [path for path in self._saved if not Path(path).exists()]:
+            self._saved.discard(path)
+            removed(path)
+
+
+def _alias(monitor: str | None, trainer: Any) -> str | bool:
+    """Return the alias of the best one, True for `best`: that of the first ModelCheckpoint that watches a metric.
+
+    Another one's alias says what it watches. Without a metric the newest is the best to Lightning; here only where no
+    better is to be known.
+    """
+    callbacks = getattr(trainer, "checkpoint_callbacks", [])
+    watched = [each for each in (getattr(callback, "monitor", None) for callback in callbacks) if each is not None]
+    if monitor is None:
+        return not watched
+    return True if monitor in watched[:1] or not watched else "best-" + re.sub(r"[^\w.-]", "_", monitor)
+
+
+def _others(callback: Any) -> list[str]:
+    """Return the checkpoints that a callback counts among its best; where it counts all, only the best."""
+    if callback.save_top_k == -1:
+        return [callback.best_model_path] if callback.best_model_path else []
+    return [str(path) for path in callback.best_k_models]
+
+
+def _whole(*candidates: object) -> int | None:
+    return next((value for value in candidates if type(value) is int), None)
+
+
+def _score(callback: Any, path: str, trainer: Any) -> float | None:
+    if callback.monitor is None:
+        return None
+    metrics = getattr(trainer, "callback_metrics", None)
+    value = callback.best_k_models.get(path)
+    if value is None and isinstance(metrics, Mapping):
+        value = metrics.get(callback.monitor)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_written_once(path: str, trainer: Any) -> bool:
+    """Tell whether a file is never written to again: Lightning's own way of saving puts a new file in its place."""
+    strategy = getattr(trainer, "strategy", None)
+    saver = type(getattr(strategy, "checkpoint_io", None)).__name__
+    return saver == "TorchCheckpointIO" and Path(path).is_file()
