@@ -148,6 +148,18 @@ class Training:
         known = {name: self._init.get(name) for name in ("project", "dir", "resume", "mode")}
         return settings.load(**known, run_id=self._init.get("id"))
 
+    @_hook
+    def propose(self, **init: Any) -> None:
+        """Take what the framework calls a run, where neither the script nor a setting says it.
+
+        Args:
+            **init: what `flightlog.init` takes; it counts for the run that begins next.
+        """
+        known = settings.load().sources
+        for name, value in init.items():
+            if value is not None and name not in known:
+                self._init.setdefault(name, value)
+
     def open(self) -> Run:
         """Return the run; see `run`."""
         if self._run is not None and (self._run.state == "running" or not self._owned):
@@ -440,6 +452,18 @@ class Training:
             return False
         self._resume = found
         return True
+
+    @_hook
+    def follow_marker(self, marker: object) -> None:
+        """Take part, as a later process of the job, in the run that the first one continues by the same marker."""
+        found = as_marker(marker)
+        if found is None or self.is_main:
+            return
+        chosen = self._chosen()
+        mine = self._run is not None or self._scripts_own() is not None
+        if not mine and chosen.resume != "never" and chosen.run_id in (None, found.id):
+            self._init.update(id=found.id, project=found.project, dir=self._root(found), resume="allow")
+        self.open()
 
     def _resume_open(self, run: Run, found: Marker) -> bool:
         if run.id == found.id:
