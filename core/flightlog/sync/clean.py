@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from .. import rundir
+from .. import followed, rundir
 from ..errors import DamagedError
 from ..resume import DELIVERED, delivered_place, merged
 from ..rundir import RunDir, atomic_write
@@ -105,7 +105,12 @@ def _leave_behind(root: Path, aside: RunDir, outcome: Outcome) -> None:
 
 def _own_files(aside: RunDir) -> set[Path]:
     """Return what flightlog itself keeps in a run directory besides the run's data."""
-    return {aside.sync_path, aside.spec_path, aside.path / ".gitignore"}
+    return {
+        aside.sync_path,
+        aside.spec_path,
+        aside.path / ".gitignore",
+        *(aside.path / name for name in followed.FILES),
+    }
 
 
 def _journal_files(outcome: Outcome, aside: RunDir) -> list[Path]:
