@@ -155,6 +155,8 @@ class Followed:
         elif self._ended_whole is not None:
             self.as_of = self._as_of_whole
             self._be_over("damaged" if outcome.status == "damaged" else "delivered", now)
+        elif self.ended is not None:
+            self._whole_at = now  # it ended meanwhile: once more, for a receipt of all
         else:
             self._begin_live = True
 
@@ -182,11 +184,9 @@ class Followed:
             sent = self._live.round()
             self._link.worked()
             if self._live.files.failed is not None:
-                raise self._live.files.failed
+                raise OutOfStep(str(self._live.files.failed))
         except RetryableError as error:
             self._link.failed(error)
-            if self._live is not None and self._live.files.failed is not None:
-                self._start_anew(now)
             return
         except (FlightlogError, OutOfStep, OSError) as error:
             if isinstance(error, AuthError) and error.status == 401:
@@ -249,10 +249,9 @@ class Followed:
 
     def _ask_for_life(self, now: float) -> None:
         growth = self.directory.last_growth()
-        if growth != self._growth:
-            if self._growth:
-                self._grew_at = now
-            self._growth = growth
+        before, self._growth = self._growth, growth
+        if growth != before and (before or abs(time.time() - growth) < _QUIET_SECONDS):
+            self._grew_at = now
             return
         patience = _RANKS_SECONDS if self._spec.get("rank") is not None else _QUIET_SECONDS
         if now - self._grew_at > patience and not rundir.is_alive(self.directory, self._spec):
@@ -263,14 +262,12 @@ class Followed:
     def _end(self, how: str, now: float) -> None:
         if self.ended is None:
             self._ended_at = now
-        if self.ended != how:
-            self.ended = how
-            if self._live is not None and self._live.files.busy:
-                self.ended = None  # what is on its way would be sent twice
-                return
+        self.ended = how
+        is_sending_files = self._live is not None and self._live.files.busy  # they would be sent twice
+        if (self._live is not None or self._begin_live) and not is_sending_files:
             self._live, self._begin_live = None, False
             self.state = "pending"
-            self._whole_at = min(self._whole_at, now)
+            self._whole_at = now
         if self._give_up_after is not None and now - self._ended_at > self._give_up_after and not self.is_syncing:
             self.error = self.error or self._link.down
             self._be_over("given up", now)

@@ -37,6 +37,7 @@ class Link:
         self.refused: str | None = None
         self.down: str | None = None
         self._failures = 0
+        self._hesitations = 0
         self._not_before = 0.0
         self._account_workspace: str | None = None
 
@@ -64,9 +65,15 @@ class Link:
         if self._failures > _QUIET_FAILURES:
             self.down = str(error)
 
+    def hesitates(self, error: RetryableError, wait: float) -> None:
+        """A request within a whole sync failed, which goes on trying by itself for a while."""
+        self._hesitations += 1
+        if self._hesitations > _QUIET_FAILURES:
+            self.down = str(error)
+
     def worked(self) -> None:
         """A request came through."""
-        self._failures = 0
+        self._failures = self._hesitations = 0
         self._not_before = 0.0
         self.down = None
 

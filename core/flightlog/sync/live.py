@@ -16,7 +16,7 @@ import zstandard
 
 from ..client import Client, Patience, path_of
 from ..contents import Named, named_files
-from ..errors import FlightlogError, PermanentError
+from ..errors import PermanentError
 from ..journal.reader import writer_folders
 from ..journal.record import Line
 from ..protocol.messages import WriterState
@@ -182,11 +182,9 @@ class LiveFiles:
             with self._connect() as client:
                 while (named := self._next()) is not None:
                     self._deliver(client, named)
-        except (FlightlogError, OSError) as error:
-            self.failed = error
-        finally:
+        except Exception as error:  # whatever it is: who waits for this thread must hear of its end
             with self._lock:
-                self._thread = None
+                self.failed, self._thread = error, None
 
     def _deliver(self, client: Client, named: Named) -> None:
         call = Patience(_UPLOAD_PATIENCE).call

@@ -21,7 +21,7 @@ from .link import Link
 
 _WORKERS = 2
 _AT_ONCE = 50
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 _LONGEST_SLEEP = 5.0
 
 _Outcome = tuple[Followed | None, session.Result | Exception | None]
@@ -157,7 +157,7 @@ class Watch:
                 self.link.server,
                 self.link.key,
                 workspace=self.link.workspace,
-                patience=Patience(_PATIENCE),
+                patience=Patience(_PATIENCE, self.link.hesitates),
                 connect=self.link.connect,
                 progress=self.progress,
                 done=done,
