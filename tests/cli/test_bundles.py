@@ -400,7 +400,7 @@ def test_receipts_of_other_runs_and_servers_prove_nothing(
 def test_a_server_that_can_be_asked_counts_for_more_than_its_old_receipt(
     server: Server, packed: RunDir, home: Path, place: Path, run_id: str
 ) -> None:
-    """The run was imported as proven, and the server has lost a record since: asked now, it says so, and the run stays."""
+    """The run was imported as proven, and the server has lost a record since: asked now, it says so."""
     assert quick("receipt", "import", receipt_of(place), place, home=home).code == 0
     server.execute("UPDATE writers SET last_seq = last_seq - 1 WHERE run_id IN (SELECT id FROM runs WHERE run_id = ?)",
                    run_id)  # fmt: skip

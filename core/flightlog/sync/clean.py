@@ -24,6 +24,7 @@ from .local import Identity
 from .stock import Stock
 
 QUIET_SECONDS = 24 * 3600.0
+_TRASH, _KEPT = ".flightlog-trash-", ".flightlog-kept-"
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ def clean(outcome: Outcome, *, keep_artifacts: bool = False) -> Cleaned:
     if not outcome.complete:
         reason = "the server has not proven that it holds everything"
     if reason:
-        _empty_trash(outcome.directory.path.parent)
+        _finish_earlier(outcome.directory.path.parent)
         return Cleaned(reason)
     last = {name: done.last for name, done in outcome.writers.items()}
     proven = Proven(outcome.directory, outcome.identity, outcome.began, outcome.journal, last, dict(outcome.files))
@@ -101,8 +102,9 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
     """Delete what is proven of a run directory.
 
     The directory is renamed first, so that nobody who knows its path writes to it, then looked at again. Until it is
-    renamed a second time, to `.trash-…`, it is still a run that any sync finds; after that it is only rubbish. Where
-    somebody's own files stay, or artifacts, the folder gets its name back and is no run directory any more.
+    renamed a second time, to `.flightlog-trash-…`, it is still a run that any sync finds; after that it is only
+    rubbish. What stays, somebody's own files or artifacts, then stands in a folder of the old name, which is no run
+    directory any more.
 
     Args:
         proven: what is proven. keep_artifacts: leave the files of artifacts, to be used from this disk.
@@ -112,55 +114,58 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
     """
     directory = proven.directory
     root = directory.path.parent
-    _empty_trash(root)
+    _finish_earlier(root)
     aside = RunDir(root / f"{directory.path.name}.cleaning")
     if aside.path.exists():
         return Cleaned(f"{aside.path} is in the way; sync that first")
     artifacts = kept_artifacts.records_of(directory) if keep_artifacts else []
     os.rename(directory.path, aside.path)
-    if aside.journal_sizes() != proven.journal or local.alive(aside):
-        os.rename(aside.path, directory.path)
-        return Cleaned("it has grown since it was delivered")
-    _leave_behind(root, aside, proven)
     gone = _still_proven(proven, aside)
-    held = {p for p in gone if keep_artifacts and p.is_relative_to(aside.files / "artifacts")}
-    gone -= held
     stays = sorted(p for p in aside.path.rglob("*") if (p.is_symlink() or not p.is_dir()) and p not in gone)
-    freed = sum(p.lstat().st_size for p in gone)
+    reason = None
+    if aside.journal_sizes() != proven.journal or local.alive(aside):
+        reason = "it has grown since it was delivered"
+    elif strange := [p for p in stays if p.is_relative_to(aside.journal)]:
+        reason = f"{strange[0].relative_to(aside.path)} is none of the run's, and lies in its journal"
+    if reason:
+        os.rename(aside.path, directory.path)
+        return Cleaned(reason)
+    _leave_behind(root, aside, proven)
+    held = {p for p in gone if keep_artifacts and p.is_relative_to(aside.files / "artifacts")}
+    kept = [p.relative_to(aside.path).as_posix() for p in stays]
+    freed = sum(p.lstat().st_size for p in gone - held)
     if held:
         name, identity = directory.path.name, proven.identity
         kept_artifacts.keep(root, identity.id, identity.project, name, artifacts)
-    if stays:
-        _delete(gone, aside)
-        os.rename(aside.path, directory.path)
-    else:
-        trash = root / f".trash-{directory.path.name}"
-        os.rename(aside.path, trash)
-        shutil.rmtree(trash)
+    _take_away(aside, directory.path, [*stays, *sorted(held)])
     _mend_links(root)
-    kept = [p.relative_to(aside.path).as_posix() for p in stays if p not in held]
     return Cleaned(freed=freed, kept=kept, artifacts=len(held))
 
 
-def _empty_trash(root: Path) -> None:
+def _take_away(aside: RunDir, path: Path, stays: list[Path]) -> None:
+    """Delete a directory but for what stays of it, which gets the path; ended anywhere, it is a whole run, or none."""
+    root = path.parent
+    spare, trash = root / f"{_KEPT}{path.name}", root / f"{_TRASH}{path.name}"
+    for file in stays:
+        place = spare / file.relative_to(aside.path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(file, place)
+    os.rename(aside.path, trash)
+    if stays:
+        os.rename(spare, path)
+    shutil.rmtree(trash)
+
+
+def _finish_earlier(root: Path) -> None:
     """Finish what an interrupted cleaning had decided."""
-    for path in root.glob(".trash-run-*"):
+    for path in root.glob(f"{_TRASH}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _delete(gone: set[Path], aside: RunDir) -> None:
-    """Delete proven files so that, whenever it ends, what is left is a run that is no worse than one just begun.
-
-    The spec goes first, which says how much there was; then of each journal the newest segment first.
-    """
-    journal = sorted((p for p in gone if p.is_relative_to(aside.journal)), reverse=True)
-    for path in [aside.spec_path, *journal, *sorted(gone)]:
-        if path in gone:
-            path.unlink(missing_ok=True)
-    for folder, _, _ in os.walk(aside.files, topdown=False):
-        with contextlib.suppress(OSError):  # not empty
-            Path(folder).rmdir()
+    for path in root.glob(f"{_KEPT}*"):
+        place = root / path.name.removeprefix(_KEPT)
+        if not place.exists() and not (root / f"{place.name}.cleaning").exists():
+            with contextlib.suppress(OSError):
+                os.rename(path, place)
 
 
 def _leave_behind(root: Path, aside: RunDir, proven: Proven) -> None:

@@ -1,0 +1,248 @@
+"""`flightlog clean` and `sync --clean`: what goes is proven, what is not stays, and artifacts can be kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import flightlog
+from flightlog.errors import NotFound
+from flightlog.rundir import RunDir
+
+from ..server.tools import Command, Server, add_media, command, environment, quick, run_dir
+from .tools import age, content, recorded
+
+
+@pytest.fixture
+def key(server: Server) -> dict[str, str]:
+    return {"FLIGHTLOG_API_KEY": server.key, "FLIGHTLOG_BASE_URL": server.url}
+
+
+def test_what_was_delivered_earlier_goes_after_a_new_proof(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """Delivered runs go, the one that never was stays, and the links lead to what is left; a dry run only tells."""
+    done = [recorded(place, f"{run_id}{n}") for n in range(2)]
+    assert server.sync(place, home=home).code == 0
+    new = recorded(place, f"{run_id}new")
+    before = content(place)
+    said = quick("clean", place, "--dry-run", home=home, **key)
+    assert said.code == 0 and said.out.count("would clean ") == 2 and "asked now" in said.out, said
+    assert f"kept        name-{run_id}new" in said.out and content(place) == before, said
+    said = quick("clean", place, "--json", home=home, **key)
+    assert said.code == 0 and sorted(r["status"] for r in said.runs) == ["cleaned", "cleaned", "kept"], said
+    assert not any(run.path.exists() for run in done) and new.path.exists()
+    assert (place / "latest").resolve() == new.path
+    assert (place / ".delivered" / f"{run_id}0.spec").exists()
+    with flightlog.init("p", id=f"{run_id}0", dir=place, resume="must") as run:
+        assert run.step == 20, "a requeued job goes on"
+
+
+def test_only_runs_older_than_that_go(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """--older-than counts from the journal's last growth; nonsense is a wrong command."""
+    old, young = recorded(place, f"{run_id}old"), recorded(place, f"{run_id}young")
+    assert server.sync(place, home=home).code == 0
+    age(old, 8 * 86400)
+    said = quick("clean", place, "--older-than", "7d", home=home, **key)
+    assert said.code == 0 and not old.path.exists() and young.path.exists(), said
+    assert "younger than was asked for" in said.out
+    for wrong in ("7", "d7", "-1d", "7 years", "1e9d", ""):
+        assert quick("clean", place, "--older-than", wrong, home=home, **key).code == 2, wrong
+    assert young.path.exists()
+    assert quick("clean", place, "--older-than", "0", home=home, **key).code == 0 and not young.path.exists()
+
+
+@pytest.mark.parametrize("verb", ["clean", "sync"])
+def test_a_run_that_is_alive_or_only_just_dead_stays(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str], verb: str
+) -> None:
+    """While it runs, and for 24 hours after it was killed, a run stays; after that it goes."""
+    script = f"""
+        import flightlog, time
+        run = flightlog.init("p", id={run_id!r})
+        run.log({{"loss": 1}})
+        print("up", flush=True)
+        time.sleep(60)
+    """
+    training = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=place, env=environment(home), stdout=subprocess.PIPE
+    )
+    words = ("clean", place) if verb == "clean" else ("sync", place, "--clean")
+    try:
+        assert training.stdout is not None and training.stdout.readline() == b"up\n"
+        assert server.sync(place, home=home).code == 0
+        said = quick(*words, home=home, **key)
+        assert said.code == 0 and "it is still running" in said.out, said
+    finally:
+        training.kill()
+        training.wait(30)
+        training.stdout.close()
+    (directory,) = (RunDir(p) for p in (place / "flightlog").glob("run-*"))
+    assert server.sync(place, home=home).code == 0
+    assert "24 hours" in quick(*words, home=home, **key).out
+    assert directory.path.exists()
+    age(directory, 25 * 3600)
+    said = quick(*words, home=home, **key)
+    assert said.code == 0 and not directory.path.exists(), said
+
+
+def test_a_run_with_lost_records_never_goes(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """Bytes in the middle of a journal are broken: delivered as damaged, and kept by clean whatever is asked."""
+    run = recorded(place, run_id)
+    (segment,) = run.journal.glob("*/000001.jsonl")
+    whole = bytearray(segment.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    segment.write_bytes(whole)
+    assert server.sync(place, home=home).code == 3
+    age(run, 30 * 86400)
+    said = quick("clean", place, "--older-than", "7d", home=home, **key)
+    assert said.code == 0 and "does not prove all of it" in said.out and run.path.exists(), said
+
+
+def test_a_diverged_copy_never_goes(server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]) -> None:
+    """A copied directory whose journal was continued with other bytes is not what the server has: it stays."""
+    run = recorded(place, run_id)
+    assert server.sync(place, home=home).code == 0
+    (segment,) = run.journal.glob("*/000001.jsonl")
+    from ..server.tools import line
+
+    lines = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(b"".join([*lines[:-1], line(len(lines), "finish", {"state": "failed"})]))
+    said = quick("clean", place, home=home, **key)
+    assert said.code == 0 and "other records" in said.out and run.path.exists(), said
+
+
+def test_somebodys_own_files_stay_and_are_no_run_any_more(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """What no record names is kept and listed; all that is proven goes, and no later sync takes the rest for a run."""
+    run = run_dir(place / "run-x", run_id)
+    add_media(run, "a.txt", b"hello")
+    (run / "files" / "notes.txt").write_text("mine")
+    (run / "files" / "link").symlink_to("/etc/passwd")
+    assert server.sync(place, home=home).code == 0
+    said = quick("clean", place, home=home, **key)
+    assert said.code == 0 and "no record names it: files/notes.txt" in said.out, said
+    assert content(run) == {"files/link": "-> /etc/passwd", "files/notes.txt": content(run)["files/notes.txt"]}
+    assert "no runs" in quick("sync", home=home, cwd=place, **key).out
+
+
+@pytest.mark.parametrize("verb", ["clean", "sync"])
+def test_kept_artifacts_can_be_used_offline(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str], verb: str
+) -> None:
+    """With --keep-artifacts journals and media go; use_artifact, its aliases, and numbers go on from this disk."""
+    run = recorded(place, run_id, project=run_id)
+    (weights,) = (p.read_bytes() for p in run.files.glob("artifacts/model/v0/files/*.bin"))
+    assert server.sync(place, home=home).code == 0
+    words = ("clean", place) if verb == "clean" else ("sync", place, "--clean")
+    said = quick(*words, "--keep-artifacts", home=home, **key)
+    assert said.code == 0 and "2 files of artifacts" in said.out, said
+    assert not run.journal.exists() and not run.spec_path.exists()
+    with flightlog.init(run_id, dir=place) as later:
+        used = later.use_artifact("model:best")
+        assert used.version == "v0" and used.made_by == run_id and Path(used.file()).read_bytes() == weights
+        used.verify()
+        with pytest.raises(NotFound):
+            later.use_artifact("model:v1")
+    with flightlog.init(run_id, id=run_id, dir=place, resume="must") as again:
+        (place.parent / "other.bin").write_bytes(b"other")
+        again.log_artifact(str(place.parent / "other.bin"), name="model").wait()
+    with flightlog.init(run_id, dir=place) as last:
+        assert last.use_artifact("model:v1").size == 5, "its number is not given twice"
+        assert last.use_artifact("model:best").version == "v0"
+    (place / ".delivered" / f"{run_id}.artifacts").write_text('{"format": 1, "directories": 3}')
+    with flightlog.init(run_id, dir=place) as robust:
+        assert robust.use_artifact("model:v1").size == 5
+
+
+def test_keep_artifacts_needs_clean(server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]) -> None:
+    """`sync --keep-artifacts` alone is a wrong command, as are other combinations that mean nothing."""
+    recorded(place, run_id)
+    for words in (("--keep-artifacts",), ("--clean", "--dry-run"), ("--watch", "--clean"), ("--watch", "--dry-run")):
+        said = quick("sync", place, *words, home=home, **key)
+        assert said.code == 2 and said.err.count("\n") <= 3, said
+    assert server.query("SELECT count(*) FROM runs WHERE run_id = ?", run_id) == [(0,)]
+
+
+def test_without_a_server_to_ask_clean_deletes_nothing(home: Path, place: Path, run_id: str) -> None:
+    """No key, a server that is down, a wrong key: said in one line, and everything stays."""
+    recorded(place, run_id)
+    before = content(place)
+    said = quick("clean", place, home=home)
+    assert said.code == 0 and "no API key" in said.err and "0 runs cleaned" in said.out, said
+    down = {"FLIGHTLOG_API_KEY": "fl_00000000_x", "FLIGHTLOG_BASE_URL": "http://127.0.0.1:9"}
+    said = quick("clean", place, "--timeout", "0", home=home, **down)
+    assert said.code == 0 and "cannot be reached" in said.err and "imported receipts alone" in said.err, said
+    said = quick("clean", place, "--timeout", "0", "--server", "http://127.0.0.1:9", home=home, **down)
+    assert said.code == 1 and said.err.count("\n") == 1, said
+    assert content(place) == before
+
+
+def test_a_wrong_key_is_not_taken_for_a_server_that_is_away(
+    server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """clean with a key that the server refuses is status 2, before anything is looked at."""
+    recorded(place, run_id)
+    said = quick("clean", place, home=home, FLIGHTLOG_API_KEY="fl_00000000_x", FLIGHTLOG_BASE_URL=server.url)
+    assert said.code == 2 and "no account here has it" in said.err, said
+
+
+def test_clean_never_asks_a_server_that_a_run_directory_names(
+    server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """A sync.json from elsewhere names another server: it is neither asked nor given a key."""
+    import socket
+
+    run = recorded(place, run_id)
+    with socket.create_server(("127.0.0.1", 0)) as evil:
+        evil.settimeout(0.2)
+        origin = f"http://127.0.0.1:{evil.getsockname()[1]}"
+        from flightlog.sync import state
+
+        entry = state.Synced("evil", "w", "p", origin, run.journal_sizes(), complete=True, synced_at=9e9)
+        state.save(run, {origin: entry})
+        said = quick("clean", place, home=home, FLIGHTLOG_API_KEY=server.key, FLIGHTLOG_BASE_URL=server.url)
+        assert said.code == 0 and run.path.exists(), said
+        with pytest.raises(TimeoutError):
+            evil.accept()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cleaning_that_is_killed_loses_nothing(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str], seed: int
+) -> None:
+    """SIGKILL at a random moment: what the server has is whole, and the same command ends the work."""
+    import random
+    import time
+
+    chosen = random.Random(seed)
+    run = recorded(place, run_id)
+    for number in range(30):
+        add_media(run.path, f"{number}.txt", os.urandom(1000), writer=f"m{number}")
+    (run.path / "files" / "notes.txt").write_text("mine")
+    assert server.sync(place, home=home).code == 0
+    lines = server.journal(run_id)
+    for _ in range(3):
+        cleaning = Command(command("clean", place), environment(home, **key))
+        time.sleep(0.4 + chosen.random() * 0.8)
+        cleaning.kill()
+        cleaning.close()
+        said = server.sync(place, home=home)
+        assert said.code in (0, 2), (seed, said)  # 2: no run is left
+        assert not [r for r in said.runs if r["status"] not in ("delivered", "up_to_date")] if said.out else True
+        assert server.journal(run_id) == lines, seed
+    recorded(place, f"{run_id}next")  # what a killed cleaning had decided is finished by the next one in that folder
+    assert server.sync(place, home=home).code == 0
+    assert quick("clean", place, home=home, **key).code == 0
+    left = [p for p in place.rglob("*") if p.is_file() and ".delivered" not in p.parts]
+    assert sorted(p.name for p in left) == [".gitignore", "CACHEDIR.TAG", "notes.txt"], seed
