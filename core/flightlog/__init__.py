@@ -29,7 +29,9 @@ from .current import (
     log_model,
     mark_preempting,
     save,
+    unwatch,
     use_artifact,
+    watch,
 )
 from .errors import FlightlogError, UsageError
 from .run import Run
@@ -74,7 +76,9 @@ __all__ = [
     "mark_preempting",
     "plot",
     "save",
+    "unwatch",
     "use_artifact",
+    "watch",
 ]
 _MEDIA = ("Audio", "Histogram", "Html", "Image", "Plotly", "Table", "Text", "Video")
 # Those of the current run, looked up at each use: `flightlog.run` is None where there is none, the others raise.
@@ -119,6 +123,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("flightlog")
+    if not name.startswith("__"):
+        wandb_names = importlib.import_module(".wandb_names", __name__)
+        if name in wandb_names.NAMES:
+            return wandb_names.find(name)
     raise AttributeError(f"module 'flightlog' has no attribute {name!r}")
 
 

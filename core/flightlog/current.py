@@ -34,7 +34,6 @@ _WAIT_SECONDS = 1.0
 _NOT_HERE = frozenset(
     [
         "reinit",
-        "settings",
         "sync_tensorboard",
         "anonymous",
         "force",
@@ -109,6 +108,19 @@ def init(
         UsageError: an argument cannot be used. ResumeError: as `resume` says.
         SettingsError: a settings file or variable cannot be understood.
     """
+    if others.get("settings") is not None:
+        from .wandb_names import init_arguments
+
+        given = init_arguments(others.pop("settings"))
+        mine = {
+            "project": project, "name": name, "id": id, "config": config, "tags": tags, "notes": notes, "group": group,
+            "job_type": job_type, "dir": dir, "mode": mode, "resume": resume, "resume_from": resume_from,
+            "durability": durability, "console": console, "system_interval": system_interval, "save_code": save_code,
+            "allow_secrets": allow_secrets, "workspace": workspace or entity,
+        }  # fmt: skip
+        ours = {name: value for name, value in mine.items() if value is not None}
+        return init(**{**given, **ours}, allow_val_change=allow_val_change, **others)
+    others.pop("settings", None)
     for unknown in others:
         if unknown not in _NOT_HERE:
             raise TypeError(f"init() got an unexpected keyword argument {unknown!r}")
@@ -401,6 +413,16 @@ def _take() -> Run | None:
 def log_model(*args: Any, **kwargs: Any) -> Any:
     """Keep a model's file or folder; see `Run.log_model`."""
     return current("log_model()").log_model(*args, **kwargs)
+
+
+def watch(*args: Any, **kwargs: Any) -> None:
+    """Log histograms of a PyTorch model's gradients or parameters while it trains; see `Run.watch`."""
+    current("watch()").watch(*args, **kwargs)
+
+
+def unwatch(models: Any = None) -> None:
+    """Watch a model, several, or without any all of them, no longer."""
+    current("unwatch()").unwatch(models)
 
 
 def use_artifact(*args: Any, **kwargs: Any) -> Any:

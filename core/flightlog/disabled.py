@@ -78,13 +78,19 @@ class DisabledRun(Run):
         path: str | os.PathLike[str] | Artifact,
         name: str | None = None,
         type: str | None = None,
-        aliases: str | Iterable[str] = (),
+        aliases: str | Iterable[str] | None = (),
         metadata: Mapping[str, Any] | None = None,
         **how: Any,
     ) -> None:
         return None
 
-    def use_artifact(self, name: str, type: str | None = None) -> ArtifactVersion:
+    def use_artifact(
+        self,
+        name: str | Artifact | ArtifactVersion,
+        type: str | None = None,
+        aliases: object = None,
+        use_as: object = None,
+    ) -> ArtifactVersion:
         """Return the version, as any run does; that it is used is not recorded."""
         from .artifacts import Keeper
 
@@ -97,7 +103,7 @@ class DisabledRun(Run):
             workspace=self.workspace,
             elsewhere=self._fetch,
         )
-        return keeper.use(name, type)
+        return keeper.use(self._name_of(name), type)
 
     def save(
         self,

@@ -13,21 +13,80 @@ from .terminal import warn_once
 Emit = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+_MAX_DEPTH = 32
+# How libraries of settings give theirs as plain ones: pydantic, attrs' and ml_collections' and transformers' configs.
+_TO_MAPPING = ("model_dump", "to_dict")
+
+
 def as_mapping(what: str, values: object) -> Mapping[str, Any]:
     """Return a mapping, argparse.Namespace, dataclass instance or None as a mapping of its values.
+
+    So are what OmegaConf, pydantic, attrs, ml_collections and transformers keep settings in.
 
     Raises:
         UsageError: it is none of these.
     """
     if values is None:
         return {}
-    if isinstance(values, Mapping):
-        return values
-    if is_instance(values, "argparse", "Namespace"):
-        return vars(values)
-    if dataclasses.is_dataclass(values) and not isinstance(values, type):
-        return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    found = _settings(values)
+    if found is not None:
+        return found
     raise UsageError(f"{what} takes a mapping, an argparse.Namespace or a dataclass, not {type(values).__name__}")
+
+
+def unfolded(value: Any, depth: int = 0) -> Any:
+    """Return a setting with all that holds settings in it as mappings and lists; what does not stays as it is."""
+    kind = type(value)
+    if kind in (float, int, str, bool) or value is None or depth > _MAX_DEPTH:
+        return value
+    try:
+        found = _settings(value)
+        if found is None and is_instance(value, "omegaconf", "ListConfig"):
+            found = _of_omegaconf(value)
+    except Exception:  # whatever a library's own code raises: recording it says what is wrong with it
+        return value
+    if isinstance(found, Mapping):
+        return {key: unfolded(item, depth + 1) for key, item in found.items()}
+    items = found if isinstance(found, list) else value
+    if isinstance(items, list | tuple):
+        return [unfolded(item, depth + 1) for item in items]
+    return value
+
+
+def _settings(value: Any) -> Mapping[str, Any] | None:
+    """Return what holds settings as a mapping; None for everything else."""
+    if is_instance(value, "omegaconf", "DictConfig"):
+        plain_one = _of_omegaconf(value)
+        return plain_one if isinstance(plain_one, Mapping) else None
+    if isinstance(value, Mapping):
+        return value
+    if is_instance(value, "argparse", "Namespace") or is_instance(value, "types", "SimpleNamespace"):
+        found: Mapping[str, Any] = vars(value)
+        return found
+    if isinstance(value, type):
+        return None
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    attributes = getattr(type(value), "__attrs_attrs__", None)
+    if attributes is not None:
+        return {attribute.name: getattr(value, attribute.name) for attribute in attributes}
+    if hasattr(value, "shape") or hasattr(value, "parameters"):  # a DataFrame, or a model
+        return None
+    for method in _TO_MAPPING:
+        if callable(getattr(value, method, None)):
+            given = getattr(value, method)()
+            return given if isinstance(given, Mapping) else None
+    return None
+
+
+def _of_omegaconf(value: Any) -> Any:
+    import importlib
+
+    convert = importlib.import_module("omegaconf").OmegaConf.to_container
+    try:
+        return convert(value, resolve=True)
+    except Exception:  # an interpolation that cannot be resolved: as it was written, then
+        return convert(value, resolve=False)
 
 
 class _Recorded(MutableMapping[str, Any]):
@@ -103,6 +162,7 @@ class Config(_Recorded):
         self._assign({k: v for k, v in as_mapping("config.setdefaults()", values).items() if k not in self}, True)
 
     def _assign(self, values: Mapping[str, Any], allow_val_change: bool) -> None:
+        values = {key: unfolded(value) for key, value in values.items()}
         if not allow_val_change:
             for key, value in values.items():
                 if key in self:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from . import alerts
 from .companions import NOTHING, Companions, Surroundings
 from .errors import UsageError
+from .familiar import Familiar
 from .journal.define import Definition, Definitions, Summaries
 from .journal.values import MAX_STEP, Encoded, as_step, encode_values, flatten, key_text, nonfinite_paths, text
 from .launch import Launch
@@ -79,7 +80,7 @@ class Beginning(NamedTuple):
 _FRESH = Beginning()
 
 
-class Run:
+class Run(Familiar):
     """A run being recorded. Made by `flightlog.init`; also a context manager that finishes it.
 
     Every method may be called from any thread. None raises for what the disk, the driver or a value does; misuse raises
@@ -409,9 +410,10 @@ class Run:
         path: str | os.PathLike[str] | Artifact,
         name: str | None = None,
         type: str | None = None,
-        aliases: str | Iterable[str] = (),
+        aliases: str | Iterable[str] | None = (),
         metadata: Mapping[str, Any] | None = None,
         *,
+        tags: Iterable[str] | None = None,
         description: str | None = None,
         policy: str = "auto",
         keep_last: int | None = None,
@@ -428,6 +430,7 @@ class Run:
             type: what it is, such as "model" or "dataset"; without one, the Artifact's or "artifact".
             aliases: names for this version besides `latest`.
             metadata: values to go with it.
+            tags: without meaning here: aliases name versions, and metadata describe them.
             description: in words.
             policy: "auto" (reflink where the file system can, else copy), "copy", "link" (a hard link, for files that
                 are never written to again; copied at finish) or "reference" (only address, size and SHA-256).
@@ -442,6 +445,11 @@ class Run:
             UsageError: a name, the policy or a rule cannot be used.
         """
         self._must_run("log_artifact()")
+        if tags:
+            warn_once(
+                "artifact tags",
+                "log_artifact(tags=) has no counterpart; aliases= names a version, metadata= describes it.",
+            )
         with guarded("log_artifact()"):
             return self._keeper.log(path, name, type, aliases, metadata, description, policy, keep_last, keep_best)
         return None
@@ -450,12 +458,18 @@ class Run:
         self,
         path: str | os.PathLike[str],
         name: str | None = None,
-        aliases: str | Iterable[str] = (),
+        aliases: str | Iterable[str] | None = (),
     ) -> ArtifactVersion | None:
         """Keep a model's file or folder: `log_artifact` with the type "model"."""
         return self.log_artifact(path, name, "model", aliases)
 
-    def use_artifact(self, name: str, type: str | None = None) -> ArtifactVersion:
+    def use_artifact(
+        self,
+        name: str | Artifact | ArtifactVersion,
+        type: str | None = None,
+        aliases: object = None,
+        use_as: object = None,
+    ) -> ArtifactVersion:
         """Return a version that this or an earlier run on this disk has logged, and record that this run used it.
 
         Where none of them has, the server is asked that one is signed in to, if there is one; nothing else in a
@@ -463,8 +477,9 @@ class Run:
 
         Args:
             name: "name:alias", "name:v3", "project/name:alias" or "workspace/project/name:alias"; without ":…" the
-                latest.
+                latest. Or a version, or an Artifact, which is logged if it has not been.
             type: what it must be.
+            aliases, use_as: without meaning here.
 
         Raises:
             UsageError: it is not named so, or is of another type.
@@ -472,7 +487,18 @@ class Run:
             DamagedError: there is one, and it cannot be read.
         """
         self._must_run("use_artifact()")
-        return self._keeper.use(name, type)
+        return self._keeper.use(self._name_of(name), type)
+
+    def _name_of(self, what: object) -> Any:
+        """Return what `use_artifact` looks for where it is given a version, or an Artifact, which is logged first."""
+        from .artifacts import Artifact, ArtifactVersion
+
+        found = what
+        if isinstance(what, Artifact):
+            found = what.logged if what.logged is not None else self.log_artifact(what)
+        if isinstance(found, ArtifactVersion):
+            return f"{found.project}/{found.name}:{found.wait().version}"
+        return found
 
     def save(
         self,
@@ -504,6 +530,15 @@ class Run:
         if Run.fetch is None:
             return None
         return Run.fetch(self.rundir.path.parent, project, name, which, workspace)
+
+    def _keep_code(self, folder: Path, wanted: Callable[[str], bool]) -> None:
+        from .provenance.code import save_folder
+        from .provenance.store import CodeStore
+
+        self._must_run("log_code()")
+        store = CodeStore(self.rundir.files, secrets=self._secrets)
+        code = save_folder(store, folder, wanted)
+        self._recorder.append("provenance", {"code": code, "files": store.entries})
 
     @property
     def _keeper(self) -> Keeper:
@@ -685,6 +720,8 @@ class Run:
 
     def _end_what_is_beside(self, state: str) -> None:
         """Let the artifacts' copies and the surroundings come to an end while there can still be records of it."""
+        with guarded("finish()"):
+            self.unwatch()
         keeper = self._keepers.get(os.getpid())
         if keeper is not None:
             with guarded("finish()"):

@@ -15,7 +15,7 @@ def test_the_public_names() -> None:
     assert flightlog.__all__ == [
         "AlertLevel", "Api", "Artifact", "Audio", "FlightlogError", "Histogram", "Html", "Image", "Plotly", "Run",
         "Table", "Text", "UsageError", "Video", "alert", "define_metric", "finish", "init", "log", "log_artifact",
-        "log_model", "mark_preempting", "plot", "save", "use_artifact",
+        "log_model", "mark_preempting", "plot", "save", "unwatch", "use_artifact", "watch",
     ]  # fmt: skip
     flightlog.init(mode="disabled")
     assert all(getattr(flightlog, name) is not None for name in dir(flightlog))

@@ -176,7 +176,7 @@ class Keeper:
         what: str | os.PathLike[str] | Artifact,
         name: str | None = None,
         type: str | None = None,
-        aliases: str | Iterable[str] = (),
+        aliases: str | Iterable[str] | None = (),
         metadata: Mapping[str, Any] | None = None,
         description: str | None = None,
         policy: str = "auto",
@@ -198,7 +198,10 @@ class Keeper:
             return None
         try:
             sources, references = self._contents(what, way)
-            return self._begin(order, Batch(sources, references), what)
+            version = self._begin(order, Batch(sources, references), what)
+            if isinstance(what, Artifact):
+                what.logged = version
+            return version
         except (OSError, ValueError) as error:  # ValueError: a NUL in a path
             warn_once(f"artifact {order.name}", f"artifact {order.name!r} is not kept: {error}")
             return None
@@ -208,7 +211,7 @@ class Keeper:
         what: object,
         name: str | None,
         type: str | None,
-        aliases: str | Iterable[str],
+        aliases: str | Iterable[str] | None,
         metadata: object,
         description: str | None,
         keep_last: object,
@@ -217,6 +220,8 @@ class Keeper:
         made = what if isinstance(what, Artifact) else None
         if made is None and not isinstance(what, str | os.PathLike):
             raise UsageError(f"log_artifact() takes a path or an Artifact, not {what.__class__.__name__}")
+        if what == "":
+            raise UsageError("log_artifact(''): an empty path; a file or folder is needed")
         chosen = name if name is not None else made.name if made else name_from_path(Path(str(what)))
         kind = type if type is not None else made.type if made else self._type_of(chosen)
         rule = checked_rule(keep_last, keep_best)

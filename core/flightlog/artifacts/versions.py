@@ -164,24 +164,60 @@ class ArtifactVersion:
             if found != (entry.size, entry.sha256):
                 raise DamagedError(f"{self}: {self.files / entry.path} is not what was logged")
 
-    def download(self, folder: str | os.PathLike[str] | None = None) -> Path:
+    def get(self, name: str) -> Any:
+        """Return a Table, Image or other medium that `Artifact.add` put in under a name; None where there is none.
+
+        Raises as `file` does; DamagedError also where a table is none.
+        """
+        from .contained import read_media
+
+        return read_media(name, [entry.path for entry in self.entries], self.file)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get(name)
+
+    def get_path(self, name: str) -> ArtifactFile:
+        """Return one of its files by name: `version.get_path("model.pt").download()`. Raises as `file` does."""
+        return ArtifactFile(self, self._entry(name))
+
+    def get_entry(self, name: str) -> ArtifactFile:
+        """Return the same as `get_path`."""
+        return self.get_path(name)
+
+    def download(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        **others: object,
+    ) -> Path:
         """Put a copy of its files below a folder, made if need be, and return that. What stood there is replaced.
 
         What it refers to is copied too where it is a file on this machine; the rest is named in one warning.
 
         Args:
-            folder: without it, `artifacts/<name>-<version>` in the working directory.
+            folder: without it, `artifacts/<name>-<version>` in the working directory. `root` means the same.
+            others: what wandb's takes besides, which has no meaning here.
 
         Raises:
             DamagedError: a file is not what was logged; the others have been copied up to there.
             NotFound: it was let go. OSError: the folder cannot be written.
         """
         manifest = self.manifest
-        place = self._target(folder)
+        place = self._target(folder if root is None else root)
         for entry in manifest.files:
             self._fetch(entry, place)
         self._fetch_references(manifest, place)
         return place
+
+    def download_file(self, name: str, folder: str | os.PathLike[str] | None = None) -> Path:
+        """Put a copy of one of its files below a folder, as `download` does, and return its path."""
+        entry = self._entry(name)
+        place = self._target(folder)
+        path = self.file(name)
+        with open_regular(path.resolve()) as file:
+            copying.fetch(file, entry, _inside(place, entry.path))
+        return place / entry.path
 
     def _target(self, folder: str | os.PathLike[str] | None) -> Path:
         place = Path("artifacts", f"{self.name}-{self.version}") if folder is None else Path(folder)
@@ -246,6 +282,33 @@ class ArtifactVersion:
         return f"<flightlog artifact {self.project}/{self.name}:{self.version}, {self.type}, {self.state}>"
 
 
+class ArtifactFile:
+    """One file of a version.
+
+    Attributes:
+        path: its name inside the artifact. size: in bytes. sha256: of its content; `digest` is the same.
+    """
+
+    def __init__(self, version: ArtifactVersion, entry: FileEntry) -> None:
+        self._version = version
+        self.path = entry.path
+        self.size = entry.size
+        self.sha256 = self.digest = entry.sha256
+
+    def download(self, root: str | os.PathLike[str] | None = None, **others: object) -> str:
+        """Put a copy of it below a folder, and return its path; raises as `ArtifactVersion.download` does.
+
+        Args:
+            root: the folder; without it, `artifacts/<name>-<version>` in the working directory.
+            others: what wandb's takes besides, which has no meaning here.
+        """
+        return str(self._version.download_file(self.path, root))
+
+    def local_path(self) -> str:
+        """Return where it lies in the run, to be read."""
+        return str(self._version.file(self.path))
+
+
 def _inside(folder: Path, path: str) -> Path:
     """Return where a file goes below a folder. Raises DamagedError where a link there leads out."""
     place = folder / path
@@ -270,6 +333,8 @@ def _fetch_local(there: Reference, place: Path) -> bool:
 
 def checked_aliases(aliases: object) -> tuple[str, ...]:
     """Return aliases without repetition, `latest` first. Raises UsageError where one cannot be an alias."""
+    if aliases is None:
+        aliases = ()
     if not isinstance(aliases, str | Iterable):
         raise UsageError(f"aliases={aliases!r}: a name, or several")
     given = [aliases] if isinstance(aliases, str) else list(aliases)

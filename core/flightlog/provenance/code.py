@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +106,20 @@ def _without_outputs(notebook: bytes | None) -> bytes | None:
         return notebook
 
 
-def save_folder(store: CodeStore, folder: Path) -> dict[str, Any]:
+def save_folder(store: CodeStore, folder: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Any]:
     """Keep the sources below a folder, but what its .flightlogignore leaves out.
+
+    Args:
+        store: takes them. folder: where they are.
+        wanted: given a path relative to the folder, tells whether it is to be kept.
 
     Returns:
         {"folder": …, "left_out": how many sources were too large, or too many}.
     """
     left_out = 0
     for path in _sources(folder, Ignore.beside(folder)):
+        if wanted is not None and not wanted(path):
+            continue
         content = read_bounded(folder / path, follow=False)
         if content is None or not store.add(path, content, durable=False):
             left_out += 1
@@ -135,7 +141,7 @@ def _sources(folder: Path, ignore: Ignore) -> Iterator[str]:
             if looked_at > MAX_LOOKED_AT:
                 return
             suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # a million Paths would be made for nothing
-            wanted = (suffix in SUFFIXES or name in _NAMES) and not holds_keys(name)
+            wanted = (suffix in SUFFIXES or name in _NAMES) and not holds_keys(f"{prefix}{name}")
             if wanted and not ignore.leaves_out(f"{prefix}{name}"):
                 yield f"{prefix}{name}"
 

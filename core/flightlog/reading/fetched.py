@@ -71,11 +71,17 @@ class RemoteVersion(ArtifactVersion):
             self._view.download_file(entry.path, self._place)
         return path
 
-    def download(self, folder: str | os.PathLike[str] | None = None) -> Path:
+    def download(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        **others: object,
+    ) -> Path:
         """Put a copy of its files below a folder; straight from the server where they have not been fetched yet."""
         if self._is_here:
-            return super().download(folder)
-        place = self._target(folder)
+            return super().download(folder, root=root)
+        place = self._target(folder if root is None else root)
         self._view.download(place)
         self._fetch_references(self.manifest, place)
         return place

@@ -39,8 +39,15 @@ def provenance(records: Records) -> dict[str, Any]:
         if record.kind == "run" and not record.data.get("forked") and not record.data.get("rank"):
             found.update({name: record.data[name] for name in _OF_THE_RUN if name in record.data})
         elif record.kind == "provenance":
+            files = [*found.get("files", []), *_listed(record.data.get("files"))]
             found.update(record.data)
+            if files:
+                found["files"] = files
     return found
+
+
+def _listed(files: object) -> list[Any]:
+    return files if isinstance(files, list) else []
 
 
 _OF_THE_RUN = ("command", "python", "implementation", "executable", "host", "os", "machine", "cwd", "ranks")
