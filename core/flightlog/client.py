@@ -9,10 +9,13 @@ import contextlib
 import json as jsonlib
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import IO, Any, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import requests
@@ -50,6 +53,14 @@ class Account:
     default_workspace: str
     workspaces: tuple[tuple[str, str], ...]
     may_write: bool = True
+
+
+class Readable(Protocol):
+    """A body of known length that is read bit by bit."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, size: int = -1) -> bytes: ...
 
 
 def path_of(*parts: str) -> str:
@@ -145,7 +156,7 @@ class Client:
         path: str,
         *,
         json: object = None,
-        data: bytes | IO[bytes] | None = None,
+        data: bytes | IO[bytes] | Readable | None = None,
         params: Mapping[str, str | int | list[str]] | None = None,
         limit: int = LARGE_ANSWER,
         seconds: float = 600.0,
@@ -163,6 +174,9 @@ class Client:
             raise self._not_json(response, error) from None
         if not isinstance(answer, dict):
             raise PermanentError(f"{self.origin} answered with something that is no flightlog server's answer")
+        status = answer.get("status")
+        if isinstance(answer.get("error"), str) and type(status) is int:
+            raise self._meaning(status, answer, response)  # it had begun to answer before it knew
         return answer
 
     def _read(self, response: requests.Response, limit: int, seconds: float) -> bytes:
@@ -186,7 +200,7 @@ class Client:
         path: str,
         *,
         json: object = None,
-        data: bytes | IO[bytes] | None = None,
+        data: bytes | IO[bytes] | Readable | None = None,
         params: Mapping[str, str | int | list[str]] | None = None,
         stream: bool = False,
     ) -> requests.Response:
@@ -201,7 +215,7 @@ class Client:
                 method,
                 f"{self.origin}/api/v1/{path}",
                 json=json,
-                data=data,
+                data=cast("Any", data),
                 params=params,
                 stream=stream,
                 timeout=self._timeout,
@@ -237,6 +251,10 @@ class Client:
             body = {}
         finally:
             response.close()
+        return self._meaning(status, body, response)
+
+    def _meaning(self, status: int, body: dict[str, Any], response: requests.Response) -> Exception:
+        """Return what a status that is no success means."""
         detail = printable(str(body.get("detail") or f"status {status}")[:500])
         if status in (301, 302, 303, 307, 308):
             target = printable(response.headers.get("location", "")[:200])
@@ -273,25 +291,56 @@ def _remedy(error: Exception) -> str:
 
 
 def _retry_after(response: requests.Response) -> float | None:
+    """Return the seconds that a server wants us to wait (RFC 9110, 10.2.3): it gives them, or a date."""
+    told = response.headers.get("retry-after", "")
     try:
-        return min(max(float(response.headers.get("retry-after", "")), 0.0), 3600.0)
+        seconds = float(told)
     except ValueError:
-        return None  # absent, or a date
+        try:
+            until = parsedate_to_datetime(told)
+            # By the server's own clock, where it says what that shows: ours may be hours away.
+            now = parsedate_to_datetime(response.headers["date"]) if "date" in response.headers else None
+            seconds = (until - (now or datetime.now(timezone.utc))).total_seconds()
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None
+
+
+def _pause(stopped: threading.Event, seconds: float) -> None:
+    """Wait, unless the sync is stopped."""
+    stopped.wait(seconds)
+
+
+@dataclass(slots=True)
+class _Weather:
+    """How the server does, as all threads of a sync see it together."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    failing_since: float | None = None
+    told_until: float = 0.0
+    stopped: threading.Event = field(default_factory=threading.Event)
 
 
 class Patience:
     """Trying again what may work later: backoff with jitter, until `timeout` seconds have passed without success.
 
+    One call is given up after so long, whatever others do; when nobody has had any success for so long, all are. May be
+    used by several threads at once.
+
     Args:
         timeout: seconds to go on without any success.
-        tell: called with the error and the seconds to the next attempt, before each wait.
+        tell: called with the error and the seconds to the next attempt, before each wait; where several threads wait,
+            by one of them.
     """
 
     def __init__(self, timeout: float, tell: Callable[[RetryableError, float], None] | None = None) -> None:
         self._timeout = timeout
         self._tell = tell
-        self._since = time.monotonic()
-        self._failures = 0
+        self._weather = _Weather()
+
+    def stop(self) -> None:
+        """Let every call fail at once, those that wait too."""
+        self._weather.stopped.set()
 
     def call(self, attempt: Callable[[], T]) -> T:
         """Return what `attempt` returns, calling it again after each RetryableError while there is time.
@@ -299,22 +348,38 @@ class Patience:
         Raises:
             What `attempt` raises; RetryableError only when the time is over.
         """
+        since: float | None = None
+        failures = 0
         while True:
+            if self._weather.stopped.is_set():
+                raise RetryableError("the sync was stopped")
             began = time.monotonic()
             try:
                 result = attempt()
             except RetryableError as error:
-                if not self._failures:
-                    self._since = began
-                self._failures += 1
-                wait = min(2.0 ** min(self._failures - 2, 5), 30.0) * random.uniform(0.5, 1.5)  # noqa: S311
-                left = self._since + self._timeout - time.monotonic()
-                if left <= 0.0 or (error.retry_after or 0.0) > left:
-                    raise
-                wait = min(max(wait, error.retry_after or 0.0), left)  # the last attempt is made when the time is over
-                if self._tell:
-                    self._tell(error, wait)
-                time.sleep(wait)
+                since = began if since is None else since
+                failures += 1
+                self._wait(error, failures, since, began)
             else:
-                self._failures = 0
+                with self._weather.lock:
+                    self._weather.failing_since = None
                 return result
+
+    def _wait(self, error: RetryableError, failures: int, since: float, began: float) -> None:
+        """Wait before the next attempt; raise the error where there is no time for one."""
+        with self._weather.lock:
+            if self._weather.failing_since is None:
+                self._weather.failing_since = began
+            since = min(since, self._weather.failing_since)
+        wait = min(2.0 ** min(failures - 2, 5), 30.0) * random.uniform(0.5, 1.5)  # noqa: S311
+        now = time.monotonic()
+        left = since + self._timeout - now
+        if left <= 0.0 or (error.retry_after or 0.0) > left:
+            raise error
+        wait = min(max(wait, error.retry_after or 0.0), left)  # the last attempt is made when the time is over
+        with self._weather.lock:
+            tell = self._tell if now >= self._weather.told_until else None
+            self._weather.told_until = max(self._weather.told_until, now + wait) if tell else self._weather.told_until
+        if tell:
+            tell(error, wait)
+        _pause(self._weather.stopped, wait)

@@ -91,7 +91,7 @@ def test_what_passes_is_tried_again_until_it_works(
     server: Server, proxy: Proxy, run: Path, home: Path, run_id: str, route: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every fleeting fault, once each at this request: one sync gets through all of them, and nothing is double."""
-    monkeypatch.setattr("flightlog.client.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("flightlog.client._pause", lambda stopped, seconds: None)
     proxy.faults = [(route, fault) for fault in FLEETING.values()]
     said = server.sync(run, home=home, url=proxy.url, options=("--timeout", "500"))
     assert said.code == 0, said
@@ -147,7 +147,7 @@ def test_retry_after_is_respected(
 ) -> None:
     """The server's own wish is waited for where it is longer than our own pause; a senseless one is passed over."""
     waits: list[float] = []
-    monkeypatch.setattr("flightlog.client.time.sleep", waits.append)
+    monkeypatch.setattr("flightlog.client._pause", lambda stopped, seconds: waits.append(seconds))
     proxy.faults = [
         ("/records/", tools.status(429, Retry_After="7")),
         ("/records/", tools.status(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")),
@@ -172,7 +172,7 @@ def test_the_last_attempt_is_made_when_the_time_is_over(
 ) -> None:
     """With --timeout 30 a server that is away for 29 seconds is waited for, however long the pauses have become."""
     now, real = [0.0], time.monotonic
-    monkeypatch.setattr("flightlog.client.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr("flightlog.client._pause", lambda stopped, seconds: now.__setitem__(0, now[0] + seconds))
     monkeypatch.setattr("flightlog.client.time.monotonic", lambda: real() + now[0])
 
     def away(proxy: Proxy, request: tools.Request, taken: object) -> None:

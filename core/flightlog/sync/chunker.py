@@ -7,6 +7,7 @@ FastCDC: W. Xia et al., "FastCDC: a Fast and Efficient Content-Defined Chunking 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -23,17 +24,35 @@ class Cut:
     chunks: tuple[tuple[str, int], ...]
 
 
-def cut(file: BinaryIO) -> Cut:
-    """Read a file from its beginning and cut it. Memory does not grow with the file."""
+def chunks_of(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
+    """Yield a file's chunks, from its beginning. Memory does not grow with the file.
+
+    Args:
+        file: the file.
+        size: what it should be, where that is known: a small one is read at once.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file.seek(0)
+    if size is not None and size <= _MIN:
+        content = file.read(_MIN + 1)
+        if len(content) <= _MIN:
+            if content:
+                yield content
+            return
+        file.seek(0)
     from pyfastcdc import FastCDC
 
+    for chunk in FastCDC(avg_size=_AVERAGE, min_size=_MIN, max_size=_MAX).cut_stream(cast("Any", file)):
+        yield bytes(chunk.data)
+
+
+def cut(file: BinaryIO) -> Cut:
+    """Read a file from its beginning and cut it."""
     whole = hashlib.sha256()
     chunks: list[tuple[str, int]] = []
-    size = 0
-    file.seek(0)
-    for chunk in FastCDC(avg_size=_AVERAGE, min_size=_MIN, max_size=_MAX).cut_stream(cast("Any", file)):
-        data = chunk.data
+    for data in chunks_of(file):
         whole.update(data)
         chunks.append((hashlib.sha256(data).hexdigest(), len(data)))
-        size += len(data)
-    return Cut(whole.hexdigest(), size, tuple(chunks))
+    return Cut(whole.hexdigest(), sum(size for _, size in chunks), tuple(chunks))

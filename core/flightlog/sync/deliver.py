@@ -18,6 +18,7 @@ from ..protocol.messages import Receipt, WriterState, difference, format_ranges
 from ..rundir import RunDir
 from . import state
 from .branches import WriterSender
+from .lanes import Lanes
 from .local import Identity, alive
 from .records import Delivered
 from .uploads import FileDelivery
@@ -82,6 +83,7 @@ class Delivery:
 
     Args:
         client: the server, with a key.
+        lanes: where packs of files are sent.
         server_id: the server's identity, from its hello.
         patience: how long to try again what may work later.
         verify: read every file, also those that the server has already: the runs are to be deleted here.
@@ -89,8 +91,16 @@ class Delivery:
     """
 
     def __init__(
-        self, client: Client, server_id: str, patience: Patience, *, verify: bool = False, restore: bool = False
+        self,
+        client: Client,
+        lanes: Lanes,
+        server_id: str,
+        patience: Patience,
+        *,
+        verify: bool = False,
+        restore: bool = False,
     ) -> None:
+        self._lanes = lanes
         self._verify = verify
         self._restore = restore
         self._client = client
@@ -171,7 +181,14 @@ class Delivery:
         self._progress.more(sum(e.size for e in entries.values()))
         project_path = f"projects/{path_of(outcome.workspace, outcome.identity.project)}"
         work = FileDelivery(
-            self._client, outcome.directory, run_path, project_path, self._call, self._progress.advance, self._verify
+            self._client,
+            self._lanes,
+            outcome.directory,
+            run_path,
+            project_path,
+            self._call,
+            self._progress.advance,
+            self._verify,
         )
         outcome.files = work.run(entries.values(), self._receipt(run_path).files)
         outcome.bytes_sent += work.sent_bytes

@@ -20,7 +20,9 @@ from ..verify import is_blank
 from . import state
 from .clean import Cleaned, clean
 from .deliver import Delivery, Outcome, Progress, RunProgress
+from .lanes import Lanes
 from .local import Identity, identify
+from .pool import Pool
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_UPLOADS = 4
@@ -225,16 +227,36 @@ def sync(
         PermanentError, RetryableError: there is no flightlog server there, or it cannot be reached.
     """
     patience = patience or Patience(timeout)
-    with _signed_in(server.origin, key, connect, patience) as (client, account, destination):
+    with _signed_in(server.origin, key, connect, patience) as (_, account, destination):
         destination = replace(destination, workspace=workspace, project=project, run_id=run_id)
         report = Report(server.origin, account)
-        delivery = Delivery(client, destination.server_id, patience, verify=clean_up, restore=restore_deleted)
-        work = _Work(destination, _OneAtATime(progress), clean_up, keep_artifacts, include_synced, restore_deleted)
-        for directory in directories:
-            result = work.one(directory, delivery)
-            report.results.append(result)
-            done(result)
+        work = _Work(
+            destination, _OneAtATime(progress), patience, clean_up, keep_artifacts, include_synced, restore_deleted
+        )
+        _deliver_all(list(directories), work, uploads, lambda: connect(server.origin, key), report, done)
     return report
+
+
+def _deliver_all(
+    directories: Sequence[RunDir],
+    work: _Work,
+    uploads: int,
+    make_client: Callable[[], Client],
+    report: Report,
+    done: Callable[[Result], None],
+) -> None:
+    """Deliver runs, several at once; the results come into the report in the order of the directories."""
+    results: dict[int, Result] = {}
+    with Lanes(uploads, make_client, work.patience) as lanes:
+
+        def one(index: int, client: Client) -> tuple[int, Result]:
+            return index, work.one(directories[index], client, lanes)
+
+        with Pool(uploads, make_client, one, work.patience) as pool:
+            for index, result in pool.results(range(len(directories))):
+                results[index] = result
+                done(result)
+    report.results.extend(results[index] for index in sorted(results))
 
 
 def plan(
@@ -333,14 +355,23 @@ class _Work:
 
     destination: Destination
     progress: Progress
+    patience: Patience
     clean_up: bool
     keep_artifacts: bool
     include_synced: bool
     restore_deleted: bool
 
-    def one(self, directory: RunDir, delivery: Delivery) -> Result:
+    def one(self, directory: RunDir, client: Client, lanes: Lanes) -> Result:
         """Deal with one run. Raises AuthError where the key is wrong, for every run."""
         result = Result(directory)
+        delivery = Delivery(
+            client,
+            lanes,
+            self.destination.server_id,
+            self.patience,
+            verify=self.clean_up,
+            restore=self.restore_deleted,
+        )
         try:
             self._deliver(result, delivery)
         except AuthError as error:

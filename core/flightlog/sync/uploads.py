@@ -1,36 +1,43 @@
-"""Delivering files: hash and cut them, ask which chunks are missing, send those in packs, commit the files."""
+"""Delivering files: each is read once, cut into chunks, and what the server lacks of them goes there in packs.
+
+While one pack is under way the next is cut. That a file is what was recorded is only known at its end: until then its
+chunks are on the server without belonging to anything.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import IO
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from ..beneath import open_beneath
 from ..client import Client
-from ..errors import DamagedError
+from ..errors import DamagedError, PermanentError, RetryableError
 from ..protocol.manifest import FileEntry
 from ..protocol.messages import MAX_ASKED, ChunkedFile
 from ..rundir import RunDir
-from .chunker import cut
+from .chunker import chunks_of
+from .lanes import PACK_BYTES, Lanes
+from .pool import Promise
 from .records import Call
 
-PACK_BYTES = 32 << 20
-GROUP_BYTES = 256 << 20
+_READ = 1 << 20
+# A commit of large files is answered when the server has read them once more.
+_COMMIT_SECONDS = 24 * 3600.0
+_COMMIT_FILES = 1000
+_COMMIT_CHUNKS = 100_000
+_SEEN = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A chunk that is to be sent: which bytes of which file."""
+@dataclass(slots=True)
+class _Waiting:
+    """What has been read and not been committed: chunks that wait for a pack, packs under way, and files."""
 
-    sha256: str
-    path: str
-    offset: int
-    size: int
+    chunks: dict[str, bytes] = field(default_factory=dict)
+    size: int = 0
+    packs: list[Promise[int]] = field(default_factory=list)
+    files: list[ChunkedFile] = field(default_factory=list)
+    parts: int = 0
 
 
 class FileDelivery:
@@ -38,16 +45,18 @@ class FileDelivery:
 
     Args:
         client: the server.
+        lanes: where packs are sent.
         directory: the run directory, whose files are opened beneath `files/` only.
         run_path, project_path: the addresses of the run and its project below /api/v1.
         call: makes a request with patience.
-        advance: told the bytes of every file that has been dealt with.
+        advance: told of bytes that have been dealt with.
         verify: read also those files that the server has already, as is needed before they are deleted here.
     """
 
     def __init__(
         self,
         client: Client,
+        lanes: Lanes,
         directory: RunDir,
         run_path: str,
         project_path: str,
@@ -55,13 +64,16 @@ class FileDelivery:
         advance: Callable[[int], None],
         verify: bool,
     ) -> None:
-        self._verify = verify
         self._client = client
+        self._lanes = lanes
         self._directory = directory
         self._run_path = run_path
         self._project_path = project_path
         self._call = call
         self._advance = advance
+        self._verify = verify
+        self._waiting = _Waiting()
+        self._seen: dict[str, None] = {}  # chunks that are on their way, or there
         self.sent_bytes = 0
         self.faults: list[str] = []
 
@@ -77,109 +89,97 @@ class FileDelivery:
             `faults` names the others.
         """
         good: dict[str, tuple[int, str]] = {}
-        group: list[ChunkedFile] = []
         for entry in entries:
             known = there.get(entry.path) == (entry.size, entry.sha256)
-            if known and not self._verify:
-                good[entry.path] = (entry.size, entry.sha256)
-                self._advance(entry.size)
-                continue
             try:
-                file = self._read(entry)
+                if not known:
+                    self._waiting.files.append(self._send(entry))
+                elif self._verify:
+                    self._check(entry)
+                else:
+                    self._advance(entry.size)
             except DamagedError as error:
                 self.faults.append(str(error))
                 continue
             good[entry.path] = (entry.size, entry.sha256)
-            if known:
-                self._advance(entry.size)
-                continue
-            group.append(file)
-            if (
-                sum(f.entry.size for f in group) >= GROUP_BYTES
-                or sum(len(f.chunks) + 1 for f in group) >= MAX_ASKED // 2
-            ):
-                self._deliver(group, good)
-                group = []
-        if group:
-            self._deliver(group, good)
+            if len(self._waiting.files) >= _COMMIT_FILES or self._waiting.parts >= _COMMIT_CHUNKS:
+                self._commit()
+        self._commit()
         return good
 
-    def _read(self, entry: FileEntry) -> ChunkedFile:
-        """Read a file whole. Raises DamagedError where it is not what was recorded."""
+    def _check(self, entry: FileEntry) -> None:
+        """Read a file. Raises DamagedError where it is not what was recorded."""
+        whole, size = hashlib.sha256(), 0
         where = self._directory.files / entry.path
         try:
             with open_beneath(self._directory.files, entry.path) as file:
-                found = cut(file)
+                while block := file.read(_READ):
+                    whole.update(block)
+                    size += len(block)
+                    self._advance(len(block))
         except OSError as error:
             raise DamagedError(f"{where}: {error.strerror or error}") from None
-        if (found.size, found.sha256) != (entry.size, entry.sha256):
-            raise DamagedError(f"{where} has changed since it was recorded; it is not delivered")
-        return ChunkedFile(entry, found.chunks)
+        self._compare(entry, size, whole.hexdigest())
 
-    def _deliver(self, group: list[ChunkedFile], good: dict[str, tuple[int, str]]) -> None:
-        pieces = {p.sha256: p for f in group for p in _pieces(f)}
-        missing: set[str] = set()
-        hashes = list(pieces)
-        for start in range(0, len(hashes), MAX_ASKED):
-            asked = {"chunks": hashes[start : start + MAX_ASKED]}
-            path = f"{self._project_path}/chunks/missing"
-            missing.update(self._call(lambda a=asked, p=path: self._client.json("POST", p, json=a))["missing"])  # type: ignore[misc]
+    def _send(self, entry: FileEntry) -> ChunkedFile:
+        """Read a file and send its chunks. Raises DamagedError where it is not what was recorded."""
+        whole, size = hashlib.sha256(), 0
+        parts: list[tuple[str, int]] = []
+        where = self._directory.files / entry.path
         try:
-            for pack in self._packs(p for h, p in pieces.items() if h in missing):
-                self._send_pack(pack)
-        except DamagedError as error:  # a file changed between the two readings: the next sync takes a fresh look
-            self.faults.append(str(error))
-            for file in group:
-                good.pop(file.entry.path, None)
+            with open_beneath(self._directory.files, entry.path) as file:
+                for chunk in chunks_of(file, entry.size):
+                    whole.update(chunk)
+                    size += len(chunk)
+                    sha256 = hashlib.sha256(chunk).hexdigest()
+                    parts.append((sha256, len(chunk)))
+                    self._add(sha256, chunk)
+                    self._advance(len(chunk))
+        except OSError as error:
+            raise DamagedError(f"{where}: {error.strerror or error}") from None
+        self._compare(entry, size, whole.hexdigest())
+        self._waiting.parts += len(parts)
+        return ChunkedFile(entry, tuple(parts))
+
+    def _compare(self, entry: FileEntry, size: int, sha256: str) -> None:
+        if (size, sha256) != (entry.size, entry.sha256):
+            where = self._directory.files / entry.path
+            raise DamagedError(f"{where} has changed since it was recorded; it is not delivered")
+
+    def _add(self, sha256: str, chunk: bytes) -> None:
+        if sha256 in self._seen:
             return
-        for start in range(0, len(group), MAX_ASKED):
-            files = {"files": [f.to_json() for f in group[start : start + MAX_ASKED]]}
-            self._call(lambda f=files: self._client.json("POST", f"{self._run_path}/files", json=f))  # type: ignore[misc]
-        self._advance(sum(f.entry.size for f in group))
+        if len(self._seen) >= _SEEN:
+            self._seen.clear()  # to be asked about again, no more
+        self._seen[sha256] = None
+        waiting = self._waiting
+        if waiting.size + len(chunk) > PACK_BYTES or len(waiting.chunks) >= MAX_ASKED:
+            self._dispatch()
+        waiting.chunks[sha256] = chunk
+        waiting.size += len(chunk)
 
-    def _packs(self, pieces: Iterable[_Piece]) -> Iterator[IO[bytes]]:
-        """Yield packs of these chunks, each at its beginning; a pack is gone when the next is asked for."""
-        waiting: list[_Piece] = []
-        size = 0
-        for piece in pieces:
-            if waiting and size + piece.size > PACK_BYTES:
-                with self._pack(waiting) as pack:
-                    yield pack
-                waiting, size = [], 0
-            waiting.append(piece)
-            size += piece.size
-        if waiting:
-            with self._pack(waiting) as pack:
-                yield pack
+    def _dispatch(self) -> None:
+        """Send off what waits for a pack; take note of packs that have arrived."""
+        waiting = self._waiting
+        if waiting.chunks:
+            chunks, waiting.chunks, waiting.size = waiting.chunks, {}, 0
+            waiting.packs.append(self._lanes.send(self._project_path, chunks))
+        while waiting.packs and waiting.packs[0].done:
+            self.sent_bytes += waiting.packs.pop(0).result()
 
-    def _pack(self, pieces: list[_Piece]) -> IO[bytes]:
-        pack = tempfile.SpooledTemporaryFile(max_size=PACK_BYTES * 2)  # noqa: SIM115  # the caller closes it
-        with tarfile.open(fileobj=pack, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for piece in pieces:
-                with open_beneath(self._directory.files, piece.path) as file:
-                    file.seek(piece.offset)
-                    content = file.read(piece.size)
-                if hashlib.sha256(content).hexdigest() != piece.sha256:
-                    raise DamagedError(f"{self._directory.files / piece.path} changed while it was being delivered")
-                member = tarfile.TarInfo(piece.sha256)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-        pack.seek(0)
-        return pack
-
-    def _send_pack(self, pack: IO[bytes]) -> None:
-        size = pack.seek(0, 2)
-
-        def attempt() -> dict[str, object]:
-            pack.seek(0)
-            return self._client.json("POST", f"{self._project_path}/packs", data=pack)
-
-        self._call(attempt)
-        self.sent_bytes += size
-
-
-def _pieces(file: ChunkedFile) -> Iterator[_Piece]:
-    offset = 0
-    for sha256, size in file.chunks:
-        yield _Piece(sha256, file.entry.path, offset, size)
-        offset += size
+    def _commit(self) -> None:
+        """Let the files that have been read be files of the run, once all their chunks are there."""
+        self._dispatch()
+        waiting, self._waiting = self._waiting, _Waiting()
+        for pack in waiting.packs:
+            self.sent_bytes += pack.result()
+        if not waiting.files:
+            return
+        body = {"files": [file.to_json() for file in waiting.files]}
+        path = f"{self._run_path}/files"
+        try:
+            self._call(lambda: self._client.json("POST", path, json=body, seconds=_COMMIT_SECONDS))
+        except PermanentError as error:
+            if error.body.get("error") != "missing_chunks":
+                raise
+            raise RetryableError(f"{error}; they were taken away meanwhile") from None
