@@ -23,7 +23,7 @@ from .fleet import MIB, Forge, Training, record
 from .machine import Command, Machine, results
 from .proxy import Fault, Proxy, Rule
 from .service import Service
-from .truth import Truth, claim_holds, claims, read_journal, sizes_of, there
+from .truth import Truth, append, claim_holds, claims, corrupt, read_journal, sizes_of, there
 
 # What one meets on a network, and what a sync gets over by trying again.
 FLEETING: dict[str, Fault] = {
@@ -148,6 +148,8 @@ class Scenario:
             self._copy_and_sync_from_elsewhere,
             self._move_during_sync,
             self._move_between,
+            self._continued_elsewhere,
+            self._damaged_for_a_while,
         ]
         growing = [self._grow_during_sync, self._finish_during_sync, self._grow_between]
         return always + (growing * 2 if self.training.open else [])
@@ -266,6 +268,37 @@ class Scenario:
         assert said.code == 0, f"a copy was not delivered: {said}"
         claim_holds(run, self.proxy.url, self.server, self.path)
 
+    def _continued_elsewhere(self) -> None:
+        """A snapshot of the machine goes on by itself: the same writer, other records."""
+        copy = self._copied("snapshot")
+        journal = read_journal(copy)
+        writer = max(journal, key=lambda name: len(journal[name]))
+        count = self.chance.randrange(1, 60)
+        append(copy, writer, count, f"snapshot {len(self.runs)}")
+        self.runs.append(copy)
+        self.packs_shared = True
+        self.say(f"copied to {copy.parent.name} and continued there by {count} records of {writer}")
+        if self.chance.random() < 0.7:
+            said = self.other.sync(copy)
+            assert said.code == 0, f"a copy that went on was not delivered: {said}"
+            claim_holds(copy, self.proxy.url, self.server, self.path)
+
+    def _damaged_for_a_while(self) -> None:
+        """Bad blocks, a sync that says so, and a backup that is put back."""
+        if self.training.open:
+            self._end_training()
+        journal = read_journal(self.run)
+        writer = self.chance.choice(sorted(journal))
+        seqs = sorted(self.chance.sample(sorted(journal[writer]), min(len(journal[writer]), self.chance.randrange(1, 6))))
+        backup = self._copied("backup")
+        corrupt(self.run, writer, seqs)
+        said = self.machine.sync(self.run)
+        self.say(f"damaged seqs {seqs} of {writer}: exit {said.code}")
+        # 0 where nothing is to be sent any more, or where only the end of a run that broke off is torn.
+        assert said.code in (0, 3) and "Traceback" not in said.err, said
+        shutil.rmtree(self.run / "files" / "journal" / writer)
+        shutil.copytree(backup / "files" / "journal" / writer, self.run / "files" / "journal" / writer)
+
     def _copied(self, name: str) -> Path:
         """Copy the run directory to another place, where it does not grow. Returns the copy."""
         place = self.folder / f"{name}-{len(self.script)}" / self.run.name
@@ -364,12 +397,13 @@ class Scenario:
         self.proxy.deliver_late()
         if self.training.open:
             self._end_training()
-        said = self.machine.sync(self.run)
-        self.say(f"the last sync: exit {said.code}")
-        assert said.code == 0, f"the troubles are over, and it is not delivered: {said}"
+        for run in self.runs:
+            said = self.machine.sync(run)
+            self.say(f"the last sync: exit {said.code}")
+            assert said.code == 0, f"the troubles are over, and it is not delivered: {said}"
         truth = Truth(self.runs, self.path)
         truth.compare(self.server)
-        if self.chance.random() < 0.5:
+        if len(self.runs) == 1 and self.chance.random() < 0.5:
             truth.compare_views(self.server, self.folder)
         assert claims(self.run, self.proxy.url) == sizes_of(self.run)
         self._nothing_more_to_do(truth)
@@ -391,7 +425,7 @@ class Scenario:
 
     def _not_sent_again(self) -> None:
         if not self.packs_shared:
-            most = self.interruptions * self.proxy.largest_pack()
+            most = self.interruptions * max(1, self.proxy.most_packs) * self.proxy.largest_pack()
             resent = self.proxy.resent_bytes()
             assert resent <= most, f"{resent} bytes of chunks sent again for {self.interruptions} interruptions"
 
@@ -403,4 +437,4 @@ class Scenario:
             said = self.machine.sync(self.run, options=("--clean",))
             self.say(f"cleaned: {results(said)}")
             assert said.code == 0 and (stays or not self.run.exists()), said
-            Truth([copy], self.path).compare(self.server)
+            Truth([copy, *self.runs[1:]], self.path).compare(self.server)

@@ -24,7 +24,7 @@ def test_after_every_trouble_server_and_journal_are_the_same(
     seed: int, server: Service, forge: Forge, tmp_path: Path
 ) -> None:
     """Troubles as the seed draws them; then one sync, and all is there once, record for record and byte for byte."""
-    scenario = Scenario(seed, tmp_path, server, forge, fresh=seed >= QUICK)
+    scenario = Scenario(seed, tmp_path, server, forge, fresh=seed % 4 == 0 and seed >= QUICK)
     try:
         scenario.play()
     except BaseException:

@@ -24,7 +24,7 @@ from ..server.tools import Server
 
 BLOCK = 4096
 MAX_LINE = 1 << 20
-_VARIANT = re.compile(r"~[0-9a-f]{8}$")
+_BRANCH = re.compile(r"(~[0-9a-f]{8})+$")
 
 Lines = dict[int, bytes]
 
@@ -134,8 +134,8 @@ class There:
     receipt: dict[str, Any]
     lines: dict[str, list[bytes]]
 
-    def writer(self, name: str) -> Lines:
-        """Return a writer's lines by seq; each must be there once."""
+    def own(self, name: str) -> Lines:
+        """Return the lines that are kept under a writer's name, by seq; each must be there once."""
         found: Lines = {}
         for line in self.lines.get(name, []):
             record = check(line)
@@ -145,9 +145,17 @@ class There:
         assert list(found) == sorted(found), f"the server gives out the lines of {name} in disorder"
         return found
 
-    def variants(self, name: str) -> list[str]:
+    def writer(self, name: str) -> Lines:
+        """Return a writer's lines by seq; of a branch, `<name>~<digest8>`, also those that it shares with the other."""
+        own = self.own(name)
+        base, mark, _ = name.rpartition("~")
+        if not mark or not own:
+            return own
+        return {**{seq: line for seq, line in self.writer(base).items() if seq < min(own)}, **own}
+
+    def branches(self, name: str) -> list[str]:
         """Return what the server calls the copies of a writer that were continued: the name itself, and others."""
-        return [n for n in self.receipt["writers"] if n == name or _VARIANT.sub("", n) == name]
+        return [n for n in self.receipt["writers"] if _BRANCH.sub("", n) == name]
 
 
 def there(server: Server, path: str, kinds: Iterable[str]) -> There:
@@ -197,18 +205,18 @@ class Truth:
         branches = _branches(journals)
         for name, kept in branches.items():
             self._compare_writer(found, name, kept)
-        known = {n for name in branches for n in found.variants(name)}
+        known = {n for name in branches for n in found.branches(name)}
         assert set(found.receipt["writers"]) == known, "the server has writers that no directory has"
-        total = sum(len(lines) for kept in branches.values() for lines in kept)
+        total = sum(len({line for lines in kept for line in lines.values()}) for kept in branches.values())
         assert found.facts["records"] == total, f"the server counts {found.facts['records']} records of {total}"
         self._compare_files(server, found, journals)
 
     def _compare_writer(self, found: There, name: str, kept: list[Lines]) -> None:
-        variants = found.variants(name)
-        assert len(variants) == len(kept), f"{len(kept)} branches of writer {name}; the server has {variants}"
+        branches = {branch: found.writer(branch) for branch in found.branches(name)}
+        assert len(branches) == len(kept), f"{len(kept)} branches of writer {name}; the server has {list(branches)}"
         for lines in kept:
-            same = [v for v in variants if found.writer(v) == lines]
-            assert len(same) == 1, f"{name}: {_difference(lines, [found.writer(v) for v in variants])}"
+            same = [branch for branch, theirs in branches.items() if theirs == lines]
+            assert len(same) == 1, f"{name}: {_difference(lines, list(branches.values()))}"
             said = found.receipt["writers"][same[0]]
             assert said["last"] == max(lines), f"the receipt says {said} of {name}, whose last seq is {max(lines)}"
             assert said["digest"] == digest(lines), f"the receipt's digest of {name} is wrong"
@@ -250,7 +258,7 @@ class Truth:
             return
         found = there(server, self.path, kinds_of(*journals))
         for name in found.receipt["writers"]:
-            mine = _VARIANT.sub("", name)
+            mine = _BRANCH.sub("", name)
             stored = found.writer(name)
             fitting = [j[mine] for j in journals if mine in j and stored.items() <= j[mine].items()]
             assert not stored or fitting, f"the server holds lines of {name} that no directory holds"
@@ -306,9 +314,9 @@ def claim_holds(run: Path, origin: str, server: Server, path: str) -> None:
     journal = read_journal(run, sizes)
     found = there(server, path, kinds_of(journal))
     for name, lines in journal.items():
-        variants = [found.writer(v) for v in found.variants(name)]
-        assert any(lines.items() <= v.items() for v in variants), (
-            f"sync.json says that all is delivered; of {name} it is not: {_difference(lines, variants)}"
+        branches = [found.writer(b) for b in found.branches(name)]
+        assert any(lines.items() <= b.items() for b in branches), (
+            f"sync.json says that all is delivered; of {name} it is not: {_difference(lines, branches)}"
         )
     here = {p: (f["size"], f["sha256"]) for p, f in found.receipt["files"].items()}
     missing = named_files(run, journal).items() - here.items()
