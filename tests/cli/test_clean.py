@@ -217,7 +217,7 @@ def test_clean_never_asks_a_server_that_a_run_directory_names(
             evil.accept()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 12))])
 def test_a_cleaning_that_is_killed_loses_nothing(
     server: Server, home: Path, place: Path, run_id: str, key: dict[str, str], seed: int
 ) -> None:

@@ -62,7 +62,7 @@ def _documented_commands() -> set[tuple[str, ...]]:
     found = set()
     for page in PAGES:
         for line in "\n".join(blocks(page, "sh")).splitlines():
-            for command in re.split(r"&&|#", line):
+            for command in re.split(r"&&|#|\|", line):
                 words = command.split()
                 if words[:1] == ["flightlog"]:
                     found.add(tuple(words[1:]))
@@ -76,6 +76,9 @@ def test_the_commands_in_the_documentation_exist() -> None:
     for words in sorted(commands):
         command = cli.get_command(click.Context(cli), words[0])
         assert command is not None, words
+        if isinstance(command, click.Group) and len(words) > 1 and not words[1].startswith("-"):
+            command = command.get_command(click.Context(command), words[1])
+            assert command is not None, words
         options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         assert {w for w in words if w.startswith("--")} <= options, words
 

@@ -17,7 +17,7 @@ from ..keys import Server
 from ..sync.session import find_runs
 from ..sync.standing import Standing, standing
 from ..terminal import printable
-from .options import json_option, paths_argument, server_option, timeout_option
+from .options import json_option, paths_argument, server_option
 from .text import age_text, counted, size_text
 
 
@@ -26,11 +26,8 @@ from .text import age_text, counted, size_text
 @server_option
 @click.option("--all", "everything", is_flag=True, help="List also what has been delivered.")
 @click.option("--ask", is_flag=True, help="Ask the server whether it is there and takes the key.")
-@timeout_option
 @json_option
-def status(
-    paths: tuple[Path, ...], server: str | None, everything: bool, ask: bool, timeout: float | None, as_json: bool
-) -> None:
+def status(paths: tuple[Path, ...], server: str | None, everything: bool, ask: bool, as_json: bool) -> None:
     """Show the runs at or below PATHS that are pending: their sizes, their ages, and what blocks them.
 
     What has been delivered is told from this disk alone; no server is asked but with --ask.
@@ -39,7 +36,7 @@ def status(
     chosen = keys.choose_server(settings.load(), server)
     # A machine without a network has no server of its own; what receipts have proven is delivered all the same.
     is_named = bool(server or settings.load().base_url or keys.default_server())
-    blocked = _blocked(chosen, Patience(timeout or 0.0) if ask else None)
+    blocked = _blocked(chosen, Patience(0) if ask else None)
     found = [standing(directory, chosen.origin if is_named else None) for directory in runs]
     if as_json:
         click.echo(orjson.dumps(_as_json(chosen, blocked, found)))
