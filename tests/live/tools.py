@@ -46,7 +46,7 @@ class Training:
     @property
     def dir(self) -> Path:
         """The run's directory, once there is one."""
-        found = sorted(self._place.glob(f"run-*-{self.run_id}"))
+        found = sorted(self._place.rglob(f"run-*-{self.run_id}"))
         return found[0] if found else self._place / "none yet"
 
     @property

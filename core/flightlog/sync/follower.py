@@ -43,8 +43,8 @@ class Followed:
         directory: the run directory.
         link: the way to the server.
         interval: seconds between two looks at its journal.
-        tell: called with this and a word for each thing that happens: "following", "delivered", "damaged", "failed",
-            "gone", "missing", "given up".
+        tell: called with this and a word for each thing that happens: "found", "following", "delivered", "damaged",
+            "failed", "gone", "missing", "given up".
         give_up_after: seconds for which to go on trying once the run has ended; None for ever.
 
     Attributes:
@@ -74,6 +74,7 @@ class Followed:
         self._pause = interval
         self._tell = tell
         self._give_up_after = give_up_after
+        self._is_told_of = False
         self._live: LiveRun | None = None
         self._begin_live = False
         self._whole_at = 0.0
@@ -128,6 +129,9 @@ class Followed:
             self._look_for_more(now)
             return
         self._look_at_run(now)
+        if not self._is_told_of and self.run_id is not None:
+            self._is_told_of = True
+            self._tell(self, "found")
         self.due = now + self._pause
         if self.is_syncing or self.is_over or not self._link.is_open(now):
             return

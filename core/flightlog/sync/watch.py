@@ -71,7 +71,7 @@ class Watch:
         paths: runs, and folders that hold some.
         link: the way to the server.
         wishes: what to do.
-        tell: called with a run and a word for each thing that happens to it; see `Followed`. "found" comes first.
+        tell: called with a run and a word for each thing that happens to it; see `Followed`.
         each_round: called after each round.
     """
 
@@ -122,7 +122,6 @@ class Watch:
             run = Followed(directory, self.link, self._wishes.interval, self._tell, self._wishes.give_up_after)
             self.runs[directory.path] = run
             run.step(now)
-            self._tell(run, "found")
         for run in [run for run in self.runs.values() if run.state == "missing"]:
             del self.runs[run.directory.path]
             self._finder.forget(run.directory)
