@@ -1,0 +1,468 @@
+"""FlightlogCallback: Keras' hooks in, the core's recorder out.
+
+Keras tells a callback nothing of an exception that leaves `fit`. What ends the process is seen by the recorder itself;
+what the script catches is seen when the callback is used again, or at the end of the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import copy
+import math
+import os
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import keras
+
+from flightlog.errors import UsageError
+from flightlog.run import Run
+from flightlog.terminal import contained, warn_once
+from flightlog.training import Training
+
+from . import facts, markers, processes, saving, watching
+from .axis import Axis, iterations
+from .predictions import Predictions
+from .speed import Speed
+
+# The learning rate is asked for as often as takes this share of the time.
+_RATE_SHARE = 0.002
+_live: weakref.WeakSet[FlightlogCallback] = weakref.WeakSet()
+
+
+class FitLeft(Exception):
+    """`fit` was left by an exception that the script caught, and no later one came to its end."""
+
+
+class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Records a training with Keras 3; pass it to `fit`, and to `evaluate` and `predict` if they shall be recorded.
+
+    It may be passed to several `fit` calls: the run goes on. Also a context manager: it then ends the run, and knows of
+    an exception that the script catches outside.
+
+    Args:
+        project: what the run belongs to.
+        run: a run to record into; without it the current one, if the script began it, or else a new one.
+        checkpoints: which files of a ModelCheckpoint are kept as versions of an artifact: "none", "best", "last",
+            "best_and_last" or "all".
+        artifact: the artifact's name; "model-<run id>" without one.
+        log_every: how many batches from one record of batch metrics to the next; 1 for each, None for none.
+        predictions: inputs and targets whose predictions are recorded as a table at the end of each epoch: a pair of
+            arrays, or what gives batches of such pairs.
+        prediction_rows: how many of them.
+        **init: what `flightlog.init` takes: name, config, tags, group, notes, dir, mode, id, resume …
+
+    Attributes:
+        async_safe: tells Keras that its hooks may be called by other threads, while the next batch is worked on.
+
+    Raises:
+        UsageError: an argument cannot be used.
+    """
+
+    async_safe = True
+
+    def __init__(
+        self,
+        project: str | None = None,
+        *,
+        run: Run | None = None,
+        checkpoints: str = "best_and_last",
+        artifact: str | None = None,
+        log_every: int | None = 1,
+        predictions: Any = None,
+        prediction_rows: int = 32,
+        **init: Any,
+    ) -> None:
+        super().__init__()
+        if log_every is not None and (type(log_every) is not int or log_every < 1):
+            raise UsageError(f"log_every={log_every!r}: a number of batches from 1, or None")
+        self._given: dict[str, Any] = dict(
+            project=project, run=run, checkpoints=checkpoints, artifact=artifact, log_every=log_every,
+            predictions=predictions, prediction_rows=prediction_rows, **init,
+        )  # fmt: skip
+        self._training = Training(run=run, checkpoints=checkpoints, artifact=artifact, project=project, **init)
+        self._axis = Axis()
+        self._speed = Speed()
+        self._predictions = Predictions(predictions, prediction_rows) if predictions is not None else None
+        self._log_every = log_every
+        self._names: dict[str, str] = {}
+        self._defined: set[str] = set()
+        self._is_silent = False
+        self._in_fit = False  # between on_train_begin and on_train_end, or an exception
+        self._is_ready = False  # this fit has its run
+        self._is_apart = False  # in a list of callbacks of its own: an evaluate or predict of the script's
+        self._epoch = 0
+        self._batches = 0
+        self._is_epochs_first = False
+        self._samples: int | None = None
+        self._seen: Mapping[str, Any] | None = None  # the latest metrics, until something changes the model
+        self._saved: list[tuple[Any, str, str, int]] = []
+        self._best: dict[int, float] = {}
+        self._next_rate = 0.0
+        self._rates_now: Mapping[str, float] = {}
+        self._began_at = 0.0
+        watching.note(self)
+        _live.add(self)
+
+    @property
+    def run(self) -> Run:
+        """The run; begun now if it is not yet. Raises UsageError as `flightlog.init`."""
+        return self._training.run
+
+    def finish(self) -> None:
+        """End the run, if it was begun here; the end of the process does so by itself."""
+        self._leave()
+        self._training.finish()
+
+    def __enter__(self) -> FlightlogCallback:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            self.finish()
+        else:
+            self._in_fit = False
+            self._training.failed(error)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FlightlogCallback:
+        """Tuners copy callbacks for each trial: each is a run of its own, unless `run` or `id` were given."""
+        kept = ("run", "predictions")
+        given = {k: value if k in kept else copy.deepcopy(value, memo) for k, value in self._given.items()}
+        return type(self)(**given)
+
+    # -- what belongs to a list of callbacks ---------------------------------------------------------------------------
+
+    def set_model(self, model: Any) -> None:
+        """A new list of callbacks is made: for another `fit`, or an `evaluate` or `predict` of the script's."""
+        super().set_model(model)
+        self._is_apart = True
+
+    @property
+    def _net(self) -> Any:
+        """The model as it stands; `self.model` would have jax bring the whole state back from the device."""
+        return getattr(self._model, "module", self._model)
+
+    @contextlib.contextmanager
+    def _hook(self, name: str) -> Iterator[None]:
+        with contained(f"flightlog's {name}()"):
+            yield
+
+    # -- fit -----------------------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """`fit` begins. The run waits for the first epoch: BackupAndRestore may be behind us in the list."""
+        with self._hook("on_train_begin"):
+            for other in list(_live):
+                other._leave_for(self)
+            self._in_fit, self._is_ready, self._is_apart = True, False, False
+            self._is_silent = any(isinstance(c, FlightlogCallback) and id(c) < id(self) for c in watching.beside(self))
+            if self._is_silent:
+                warn_once("two callbacks", "two FlightlogCallbacks in one fit(): only one of them records.")
+            self._training.rank = self._training.rank or processes.rank()
+            self._epoch = 0
+            self._best.clear()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """An epoch begins; before the first one, the run is begun or continued."""
+        if not self._records:
+            return
+        with self._hook("on_epoch_begin"):
+            self._settle_saved({})
+            self._begin_run()
+            self._epoch, self._batches, self._samples, self._seen = epoch, 0, None, None
+            self._axis.begin_epoch(self._net)
+            self._is_epochs_first = True
+            self._speed.begin_epoch(int(getattr(self._net, "steps_per_execution", 1) or 1))
+
+    @property
+    def _records(self) -> bool:
+        return self._training.is_main and not self._is_silent
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Some batches are about to be worked on."""
+        if self._records:
+            self._seen = None
+            self._speed.begin()
+            if self._is_epochs_first and batch == 0:
+                # jax still has the optimizer's state at hand here, and every callback has had its say for this epoch.
+                with self._hook("on_train_batch_begin"):
+                    self._rates_now = self._rates()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Batches are done. Maybe called by another thread, maybe out of order; never while an epoch begins or ends."""
+        if not self._records:
+            return
+        with self._hook("on_train_batch_end"):
+            self._speed.end()
+            step = self._axis.at(batch)
+            self._batches = max(self._batches, batch + 1)
+            self._seen = logs = logs or {}
+            every = self._log_every
+            if every is not None and (batch + 1) % every < self._speed.per_call:
+                names = self._names
+                values = {names.get(key) or self._named(key): value for key, value in logs.items()}
+                values.update(self._speed.take())
+                values.update(self._rates_due(step))
+                self._training.log(values, step)
+            if self._saved:
+                self._settle_saved(logs)
+
+    def _named(self, key: str) -> str:
+        name = self._names[key] = f"batch/{key}"
+        return name
+
+    def _rates_due(self, step: int) -> dict[str, float]:
+        """Return the learning rates, at the first batch of an epoch and then as often as it costs next to nothing."""
+        now = time.perf_counter()
+        if self._is_epochs_first:
+            self._is_epochs_first = False
+            rates, self._rates_now = self._rates_now, {}
+        elif now >= self._next_rate:
+            rates = facts.learning_rates(self._net.optimizer, step)
+        else:
+            return {}
+        self._next_rate = now + (time.perf_counter() - now) / _RATE_SHARE
+        return {f"batch/{name}": value for name, value in rates.items()}
+
+    def _rates(self) -> dict[str, float]:
+        optimizer = getattr(self._net, "optimizer", None)
+        return {} if optimizer is None else facts.learning_rates(optimizer)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """An epoch is through, validation included."""
+        if not self._records:
+            return
+        with self._hook("on_epoch_end"):
+            self._batches_through()
+            logs = dict(logs or {})
+            self._axis.end_epoch(self._net)
+            values = {**self._rates(), **logs}  # what ReduceLROnPlateau has put in is the rate before it changed it
+            self._define(values)
+            values.update(self._speed.rest(self._samples))
+            if self._predictions is not None:
+                values["predictions"] = self._predictions.table(self.model)
+            self._training.log(values, self._axis.step, epoch=epoch + 1)
+            self._seen = logs
+            self._settle_saved(logs)
+
+    def _define(self, names: Mapping[str, Any]) -> None:
+        """Have the metrics of epochs drawn over the epoch; those of batches stand over the step."""
+        if not self._defined:
+            self._training.define("epoch", hidden=True)
+            self._training.define("batch/*")
+            self._defined.add("epoch")
+        for name in names.keys() - self._defined:
+            self._defined.add(name)
+            if not any(c in name for c in "*?["):
+                self._training.define(name, step_metric="epoch")
+
+    def _batches_through(self) -> None:
+        """The epoch's batches are done, and neither a validation nor the next epoch has begun to count anew."""
+        if self._speed.is_running:
+            self._speed.end_epoch()
+            self._samples = facts.samples_seen(self._net, self._batches)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """`fit` has come to its end; the run stays open for what the script does next."""
+        with self._hook("on_train_end"):
+            if self._records:
+                self._begin_run()  # there may have been no epoch left to do
+                self._settle_saved({})
+                self._note_stop(logs or {})
+                for backup in self._backups():
+                    markers.remove(backup)
+            self._in_fit = False
+            self._training.paused()
+
+    def _note_stop(self, logs: Mapping[str, Any]) -> None:
+        """Record why a training stopped before its last epoch, as far as a callback of Keras' own has stopped it."""
+        if not getattr(self._net, "stop_training", False) or not self._training.is_open:
+            return
+        stopped: dict[str, Any] = {"epoch": self._epoch + 1}
+        metrics = {**(self._seen or {}), **logs}
+        for one in watching.beside(self):
+            if isinstance(one, keras.callbacks.EarlyStopping) and one.stopped_epoch > 0:
+                stopped["by"] = type(one).__name__
+                stopped["best_epoch"] = getattr(one, "best_epoch", 0) + 1
+                stopped["restored_best_weights"] = bool(one.restore_best_weights)
+            elif isinstance(one, keras.callbacks.TerminateOnNaN) and not _is_finite(metrics.get("loss")):
+                stopped["by"] = type(one).__name__
+                said = f"loss is not finite: training stopped at step {self._axis.step}"
+                self._training.run.alert(said, level="ERROR")
+        self._training.run.summary.update({"stopped": stopped})
+
+    # -- evaluate and predict ------------------------------------------------------------------------------------------
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """A validation within `fit` begins, or an `evaluate` of the script's."""
+        if self._records:
+            with self._hook("on_test_begin"):
+                self._seen = None
+                if not self._is_apart:
+                    self._batches_through()
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """It is through. What a validation found comes with its epoch; the script's goes to the run where it stands."""
+        if self._records and self._is_apart and logs:
+            with self._hook("on_test_end"):
+                self._join_run()
+                self._training.log({f"test_{key}": value for key, value in logs.items()}, self._axis.step)
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        """A `predict` begins."""
+        self._began_at = time.perf_counter()
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        """A `predict` is through: how long it took is recorded."""
+        if self._records and self._is_apart:
+            with self._hook("on_predict_end"):
+                self._join_run()
+                seconds = time.perf_counter() - self._began_at
+                self._training.log({"predict/seconds": seconds}, self._axis.step)
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def _begin_run(self) -> None:
+        """Begin the run that this `fit` is, or go on with the one that saved what the model was restored from."""
+        if self._is_ready:
+            return
+        self._is_ready = True
+        model, training = self._net, self._training
+        known = self._resume(model, rewind=True)
+        is_new = not training.is_open
+        run = training.open()
+        if is_new and known is None and run.resumed and iterations(model) in (0, None):
+            known = max(0, run.step - 1)  # the script continues a run with a new model: behind what is there
+        if self._axis.begin(model, known) and known is None and run.step > self._axis.step + 1:
+            training.checkpoints.begin()
+            run.rewind(self._axis.step)
+        self._describe(model)
+        for one in watching.beside(self):
+            if isinstance(one, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
+                saving.lend(one, model, self._was_saved)
+        for backup in self._backups():
+            self._leave_marker(backup, known if known is not None else self._axis.step)
+
+    def _join_run(self) -> None:
+        """Have a run for an evaluation: the one that is open, or the one that saved the model."""
+        if not self._training.is_open and self._training.is_main:
+            known = self._resume(self._net, rewind=False)
+            self._training.open()
+            self._axis.step = known if known is not None else (iterations(self._net) or self._axis.step)
+
+    def _resume(self, model: Any, *, rewind: bool) -> int | None:
+        """Look whether the model was loaded from a checkpoint of a run, and continue that; return the step."""
+        path = watching.came_from(model)
+        found = markers.find(path) if path is not None else None
+        if rewind:
+            watching.forget_origin(model)
+        if found is None:
+            return None
+        updates = iterations(model)
+        if rewind and not updates and updates != found.updates:
+            return None  # only its weights were taken: this is another training
+        step = found.step(updates)
+        if not self._training.resume_from_marker(found.marker.data(), step, rewind=rewind):
+            return None
+        return step
+
+    def _describe(self, model: Any) -> None:
+        training = self._training
+        training.configure({"keras": facts.fit_facts(model, self.params or {})})
+        training.describe_model(facts.model_facts(model))
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None:
+            optimizers, schedules = facts.optimizer_facts(optimizer)
+            training.describe_optimizers(optimizers, schedules)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def _backups(self) -> list[str]:
+        kind = keras.callbacks.BackupAndRestore
+        return [os.fspath(one.backup_dir) for one in watching.beside(self) if isinstance(one, kind)]
+
+    def _leave_marker(self, path: str, step: int) -> None:
+        with contextlib.suppress(OSError):  # the place of a checkpoint may be anything; what is saved there is there
+            markers.leave(path, self._training.marker(step), iterations(self._net))
+
+    def _was_saved(self, callback: Any, path: str, kind: str) -> None:
+        """A callback of Keras' own has saved the model: called in the midst of its hook, before or after ours."""
+        with self._hook("checkpoint"):
+            step, _ = self._axis.now(self._net)
+            if isinstance(callback, keras.callbacks.BackupAndRestore):
+                self._leave_marker(os.fspath(callback.backup_dir), step)
+                return
+            self._leave_marker(path, step)
+            self._saved.append((callback, path, kind, step))
+            if self._seen is not None:
+                self._settle_saved(self._seen)
+
+    def _settle_saved(self, logs: Mapping[str, Any]) -> None:
+        """Keep what has been saved, now that its metrics are known."""
+        waiting, self._saved = self._saved, []
+        for callback, path, kind, step in waiting:
+            metric, mode = saving.best_of(callback)
+            only_best = bool(getattr(callback, "save_best_only", False))
+            score = _number(callback.best if only_best else logs.get(metric or ""))
+            known: dict[str, Any] = {} if score is None else {"metric": metric, "score": score, "mode": mode}
+            self._training.checkpoint_saved(
+                path, step=step, epoch=self._epoch + 1, kind=kind, sidecar=False,
+                best=only_best or self._is_best(callback, score, mode),
+                write_once="{" in str(getattr(callback, "filepath", "")),
+                **known,
+            )  # fmt: skip
+
+    def _is_best(self, callback: Any, score: float | None, mode: str | None) -> bool:
+        if score is None or mode is None or math.isnan(score):
+            return False
+        before = self._best.get(id(callback))
+        if before is None or (score < before if mode == "min" else score > before):
+            self._best[id(callback)] = score
+            return True
+        return False
+
+    # -- a fit that was left -------------------------------------------------------------------------------------------
+
+    def _leave_for(self, other: FlightlogCallback) -> None:
+        """Another `fit` begins: if ours did not end, an exception has ended it."""
+        if other is self:
+            self._in_fit = False  # it is tried again, and the run goes on
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """If a `fit` is not through, say that the run failed."""
+        if not self._in_fit:
+            return
+        self._in_fit = False
+        if self._records and self._training.is_open:
+            where = f"in epoch {self._epoch + 1}, at step {self._axis.step}"
+            self._training.failed(FitLeft(f"fit() was left {where} by an exception that the script caught"))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_finite(value: Any) -> bool:
+    number = _number(value)
+    return number is None or math.isfinite(number)
+
+
+def _at_exit() -> None:
+    for callback in list(_live):
+        with contained("the end of a fit()"):
+            callback._leave()
+
+
+atexit.register(_at_exit)
+watching.install()
