@@ -80,7 +80,9 @@ class Command:
             code = self.process.wait(deadline)
         except TimeoutError:
             self.process.signal(signal.SIGABRT)
-            raise Hang(f"{self.words} has not ended after {deadline:.0f} s: {self._said(self.process.wait(10))}") from None
+            raise Hang(
+                f"{self.words} has not ended after {deadline:.0f} s: {self._said(self.process.wait(10))}"
+            ) from None
         return self._said(code)
 
     def _said(self, code: int) -> Said:

@@ -41,9 +41,7 @@ def test_cleaned_by_another_during_a_sync(
     kept.compare(server)
 
 
-def test_two_clean_at_once(
-    training: Training, kept: Truth, here: Machine, elsewhere: Machine, server: Service
-) -> None:
+def test_two_clean_at_once(training: Training, kept: Truth, here: Machine, elsewhere: Machine, server: Service) -> None:
     """Two that deliver and clean the same directory at the same time: it is gone, and all of it is on the server."""
     both = [here.syncing(training.run, options=("--clean",)), elsewhere.syncing(training.run, options=("--clean",))]
     for said in [command.wait() for command in both]:

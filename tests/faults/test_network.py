@@ -35,9 +35,7 @@ def test_a_black_hole(black_hole: str, server: Service, training: Training, forg
 
 
 @pytest.mark.xfail(run=False, reason="--timeout does not bound a request that is never answered")
-def test_a_request_that_is_never_answered(
-    server: Service, training: Training, here: Machine, proxy: Proxy
-) -> None:
+def test_a_request_that_is_never_answered(server: Service, training: Training, here: Machine, proxy: Proxy) -> None:
     """One request in the midst disappears without an answer: the sync does not wait for it for ever."""
     gone = threading.Event()
 
@@ -53,9 +51,7 @@ def test_a_request_that_is_never_answered(
 
 
 @pytest.mark.parametrize("name", [*FLEETING, *LASTING])
-def test_at_every_single_request(
-    name: str, training: Training, here: Machine, proxy: Proxy, server: Service
-) -> None:
+def test_at_every_single_request(name: str, training: Training, here: Machine, proxy: Proxy, server: Service) -> None:
     """The same trouble at the first request, at the second …, each time ending the sync: it still comes to an end.
 
     Every attempt must get at least as far as the one before, so there are never more attempts than requests.
@@ -97,9 +93,7 @@ def test_only_the_pack_under_way_is_sent_again(
     assert proxy.resent_bytes() <= 6 * at_once * proxy.largest_pack(), [p.status for p in proxy.packs]
 
 
-def test_the_server_is_away_for_a_while(
-    training: Training, here: Machine, proxy: Proxy, server: Service
-) -> None:
+def test_the_server_is_away_for_a_while(training: Training, here: Machine, proxy: Proxy, server: Service) -> None:
     """Every connection is reset for two seconds in the midst of a sync: it is waited out, and status 0 is true."""
 
     def go() -> None:

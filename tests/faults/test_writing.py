@@ -128,7 +128,9 @@ def test_rotated_and_resumed_during_a_sync(
     truth.compare_views(server, tmp_path)
 
 
-def test_hundreds_of_runs_one_of_which_fails(forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path) -> None:
+def test_hundreds_of_runs_one_of_which_fails(
+    forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path
+) -> None:
     """One sync of many runs: a run that meets a refusal fails alone, and status 1 says that one did."""
     trainings = []
     for number in range(12):
