@@ -139,6 +139,12 @@ class Machine:
         """Sync, and return what came of it."""
         return self.syncing(*paths, options=options, timeout=timeout, **more).wait()
 
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """End what still runs."""
         for command in self.started:

@@ -106,7 +106,7 @@ class Scenario:
     # -- the whole -----------------------------------------------------------------------------------------------------
 
     def play(self) -> None:
-        """Record, trouble, end the troubles, sync, compare. Raises AssertionError where anything is not as it must be."""
+        """Record, trouble, end the troubles, sync, compare. Raises AssertionError where anything is not as it must."""
         record(self.training, self.chance, self.folder / "runs", large=self.chance.random() < 0.8)
         self.runs = [self.training.run]
         self.path = self.training.address

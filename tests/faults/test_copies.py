@@ -23,7 +23,7 @@ def main_writer(run: Path) -> str:
 
 
 def test_moved_during_a_sync(training: Training, here: Machine, proxy: Proxy, server: Service, tmp_path: Path) -> None:
-    """A directory that is moved away under a sync: never 0 for what was not read, and from its new place all is there."""
+    """A directory that is moved away under a sync: never 0 for what was not read; from its new place all is there."""
     training.finish()
     place = tmp_path / "new" / training.run.name
     place.parent.mkdir()
@@ -285,10 +285,8 @@ def test_two_machines_sync_two_copies_at_once(
     Truth([training.run, copy], training.address).compare(server)
 
 
-def test_the_sync_json_tells_no_lies_of_itself(
-    training: Training, here: Machine, proxy: Proxy, server: Service
-) -> None:
-    """A sync.json that says of the right journal that all is delivered, though the server lacks a file, is not all."""
+def test_a_refused_pack_is_not_delivered(training: Training, here: Machine, proxy: Proxy, server: Service) -> None:
+    """Records that arrived without their files are not a run that was delivered: status 1, and no claim to it."""
     training.finish()
     proxy.rules = [Rule("packs", net.answer(413))]
     said = here.sync(training.run)
