@@ -8,20 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from . import service
 from .fleet import MIB, Forge, Training
 from .machine import Machine
 from .proxy import Proxy
-from .service import Service
+from .service import Service, started
 
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory, forge: Forge) -> Iterator[Service]:
     """One server for all of these tests. Whatever happens to it, its log must not show a traceback."""
-    server = service.start(tmp_path_factory.mktemp("server"), forge)
-    yield server
-    server.stop()
-    assert "Traceback" not in server.stderr, server.stderr
+    with started(tmp_path_factory.mktemp("server"), forge) as server:
+        yield server
 
 
 @pytest.fixture(scope="package")

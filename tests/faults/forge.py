@@ -31,7 +31,12 @@ from flightlog.journal import writer
 # What is imported at the first use is imported before the forks.
 for module in (
     *("flightlog.cli.sync", "flightlog.sync.session", "flightlog.reading.remote", "requests", "zstandard", "pyfastcdc"),
-    *("flightlog_server.cli.server", "flightlog_server.serve", "flightlog_server.data", "flightlog_server.store.migrate"),
+    *(
+        "flightlog_server.cli.server",
+        "flightlog_server.serve",
+        "flightlog_server.data",
+        "flightlog_server.store.migrate",
+    ),
     *("uvicorn.loops.auto", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on", "alembic.command"),
 ):
     importlib.import_module(module)

@@ -80,7 +80,9 @@ class Command:
             code = self.process.wait(deadline)
         except TimeoutError:
             self.process.signal(signal.SIGABRT)
-            raise Hang(f"{self.words} has not ended after {deadline:.0f} s: {self._said(self.process.wait(10))}") from None
+            raise Hang(
+                f"{self.words} has not ended after {deadline:.0f} s: {self._said(self.process.wait(10))}"
+            ) from None
         return self._said(code)
 
     def _said(self, code: int) -> Said:
@@ -136,6 +138,12 @@ class Machine:
     def sync(self, *paths: Path, options: tuple[str, ...] = (), timeout: float = 20, **more: str) -> Said:
         """Sync, and return what came of it."""
         return self.syncing(*paths, options=options, timeout=timeout, **more).wait()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End what still runs."""

@@ -56,7 +56,19 @@ HARMLESS: dict[str, Fault] = {
     "stall": proxy.stall(0.3),
     "trickle": proxy.trickle(0.2),
 }
-_ROUTES = ["hello", "me", "register", "records", "records", "missing", "packs", "packs", "files", "manifests", "receipt"]
+_ROUTES = [
+    "hello",
+    "me",
+    "register",
+    "records",
+    "records",
+    "missing",
+    "packs",
+    "packs",
+    "files",
+    "manifests",
+    "receipt",
+]
 
 
 @dataclass
@@ -94,7 +106,7 @@ class Scenario:
     # -- the whole -----------------------------------------------------------------------------------------------------
 
     def play(self) -> None:
-        """Record, trouble, end the troubles, sync, compare. Raises AssertionError where anything is not as it must be."""
+        """Record, trouble, end the troubles, sync, compare. Raises AssertionError where anything is not as it must."""
         record(self.training, self.chance, self.folder / "runs", large=self.chance.random() < 0.8)
         self.runs = [self.training.run]
         self.path = self.training.address
@@ -289,7 +301,9 @@ class Scenario:
             self._end_training()
         journal = read_journal(self.run)
         writer = self.chance.choice(sorted(journal))
-        seqs = sorted(self.chance.sample(sorted(journal[writer]), min(len(journal[writer]), self.chance.randrange(1, 6))))
+        seqs = sorted(
+            self.chance.sample(sorted(journal[writer]), min(len(journal[writer]), self.chance.randrange(1, 6)))
+        )
         backup = self._copied("backup")
         corrupt(self.run, writer, seqs)
         said = self.machine.sync(self.run)
@@ -379,7 +393,9 @@ class Scenario:
         """What a sync said must be so: 0 only if all that was there when it began is there."""
         self.say(f"exit {said.code} {[(r['status'], r['error'] or r.get('faults')) for r in results(said)]}")
         assert "Traceback" not in said.err, said
-        assert said.code in ((0, -9, -15, 130) if killed else (0, 1, 3) if moved else (0, 1)), f"exit {said.code}: {said}"
+        assert said.code in ((0, -9, -15, 130) if killed else (0, 1, 3) if moved else (0, 1)), (
+            f"exit {said.code}: {said}"
+        )
         if patient:
             assert said.code == 0, f"it was not waited for: {said}"
         for result in results(said):
@@ -432,7 +448,7 @@ class Scenario:
     def _clean(self, truth: Truth) -> None:
         """Sometimes all is deleted here at the end, and still there."""
         if self.chance.random() < 0.2:
-            stays = any(b"\"kind\":\"finish\"" not in b"".join(lines.values()) for lines in read_journal(self.run).values())
+            stays = any(b'"kind":"finish"' not in b"".join(lines.values()) for lines in read_journal(self.run).values())
             copy = self._copied("kept")
             said = self.machine.sync(self.run, options=("--clean",))
             self.say(f"cleaned: {results(said)}")

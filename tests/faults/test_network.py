@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from .fleet import MIB, Forge, Training
 from .machine import Machine, results
 from .proxy import Proxy, Rule
 from .scenario import FLEETING, LASTING
-from .service import Service
+from .service import Service, started
 from .truth import Truth, claims
 
 
@@ -29,15 +29,13 @@ def black_hole() -> Iterator[str]:
 @pytest.mark.xfail(run=False, reason="--timeout does not bound a request that is never answered")
 def test_a_black_hole(black_hole: str, server: Service, training: Training, forge: Forge, tmp_path: Path) -> None:
     """A server that takes the connection and never answers: --timeout bounds that as well."""
-    with closing(Machine(tmp_path / "machine", black_hole, server.key, forge)) as machine:
+    with Machine(tmp_path / "machine", black_hole, server.key, forge) as machine:
         said = machine.syncing(training.run, timeout=2).wait(20)
     assert said.code == 1 and "Traceback" not in said.err and black_hole in said.err, said
 
 
 @pytest.mark.xfail(run=False, reason="--timeout does not bound a request that is never answered")
-def test_a_request_that_is_never_answered(
-    server: Service, training: Training, here: Machine, proxy: Proxy
-) -> None:
+def test_a_request_that_is_never_answered(server: Service, training: Training, here: Machine, proxy: Proxy) -> None:
     """One request in the midst disappears without an answer: the sync does not wait for it for ever."""
     gone = threading.Event()
 
@@ -52,10 +50,13 @@ def test_a_request_that_is_never_answered(
     assert here.sync(training.run).code == 0
 
 
-@pytest.mark.parametrize("name", [*FLEETING, *LASTING])
-def test_at_every_single_request(
-    name: str, training: Training, here: Machine, proxy: Proxy, server: Service
-) -> None:
+_QUICK = ("lost answer", "503", "captive portal", "cut request")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in _QUICK else [pytest.mark.slow]) for n in (*FLEETING, *LASTING)]
+)
+def test_at_every_single_request(name: str, training: Training, here: Machine, proxy: Proxy, server: Service) -> None:
     """The same trouble at the first request, at the second …, each time ending the sync: it still comes to an end.
 
     Every attempt must get at least as far as the one before, so there are never more attempts than requests.
@@ -78,7 +79,7 @@ def test_at_every_single_request(
 def test_only_the_pack_under_way_is_sent_again(
     forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path
 ) -> None:
-    """SIGKILL in the midst of each pack in turn, of a run of many: every kill costs the packs under way and no other."""
+    """SIGKILL in the midst of each pack in turn, of a run of many: a kill costs the packs under way and no other."""
     training = forge.training().begin(tmp_path / "runs", seed=5)
     training.do("artifact", name="model", sizes=[3 * MIB, 3 * MIB])
     training.finish()
@@ -86,7 +87,7 @@ def test_only_the_pack_under_way_is_sent_again(
         reached = threading.Event()
         proxy.rules = [Rule("packs", net.acting(reached.set, "midway"), skip=1)]
         command = here.syncing(training.run)
-        while not reached.wait(0.005) and not proxy.statuses[-1:] == [("receipt", 200)]:
+        while not reached.wait(0.005) and proxy.statuses[-1:] != [("receipt", 200)]:
             pass
         command.kill()
         command.wait()
@@ -97,9 +98,7 @@ def test_only_the_pack_under_way_is_sent_again(
     assert proxy.resent_bytes() <= 6 * at_once * proxy.largest_pack(), [p.status for p in proxy.packs]
 
 
-def test_the_server_is_away_for_a_while(
-    training: Training, here: Machine, proxy: Proxy, server: Service
-) -> None:
+def test_the_server_is_away_for_a_while(training: Training, here: Machine, proxy: Proxy, server: Service) -> None:
     """Every connection is reset for two seconds in the midst of a sync: it is waited out, and status 0 is true."""
 
     def go() -> None:
@@ -120,68 +119,62 @@ def test_a_key_that_is_revoked_in_the_midst(
 ) -> None:
     """401 in the middle of a run: status 2, nothing marked; with a new key it goes on where it was."""
     key = server.create_user(f"guest-{training.number}")
-    machine = Machine(tmp_path / "machine", proxy.url, key, forge)
     training.finish()
     (hint,) = [h for (h,) in server.query("SELECT hint FROM api_keys") if key.startswith(h)]
     proxy.rules = [
         Rule("packs", net.acting(lambda: server.execute("UPDATE api_keys SET revoked_at = 1 WHERE hint = ?", hint)))
     ]
-    said = machine.sync(training.run)
-    assert said.code == 2 and "Traceback" not in said.err, said
-    assert claims(training.run, proxy.url) is None
-    server.execute("UPDATE api_keys SET revoked_at = NULL WHERE hint = ?", hint)
-    assert machine.sync(training.run).code == 0
-    machine.close()
+    with Machine(tmp_path / "machine", proxy.url, key, forge) as machine:
+        said = machine.sync(training.run)
+        assert said.code == 2 and "Traceback" not in said.err, said
+        assert claims(training.run, proxy.url) is None
+        server.execute("UPDATE api_keys SET revoked_at = NULL WHERE hint = ?", hint)
+        assert machine.sync(training.run).code == 0
 
 
 def test_another_server_at_the_same_address(
-    training: Training, server: Service, forge: Forge, proxy: Proxy, here: Machine, tmp_path: Path
-) -> None:
-    """The server was set up anew, with an empty disk, behind the same address: everything is delivered once more."""
-    from . import service
-
-    training.finish()
-    assert here.sync(training.run).code == 0
-    folder = tmp_path / "another"
-    folder.mkdir()
-    another = service.start(folder, forge)
-    proxy.port = another.port
-    here.key = another.key
-    said = here.sync(training.run)
-    assert said.code == 0 and results(said)[0]["status"] == "delivered", said
-    Truth([training.run], training.address).compare(another)
-    another.stop()
-
-
-def test_a_server_set_back_to_a_backup(
     training: Training, forge: Forge, proxy: Proxy, here: Machine, tmp_path: Path
 ) -> None:
-    """The server's data folder of an hour ago is put back: what it has lost is delivered again, and nothing is double."""
-    import shutil
-
-    from . import service
-
-    folder = tmp_path / "server"
-    folder.mkdir()
-    own = service.start(folder, forge)
-    proxy.port, here.key = own.port, own.key
-    assert here.sync(training.run).code == 0
-    own.stop()
-    shutil.copytree(own.data, tmp_path / "backup")
-    own.start()
-    training.do("log", count=50)
-    training.do("artifact", name="model", sizes=[MIB])
+    """The server was set up anew, with an empty disk, behind the same address: everything is delivered once more."""
     training.finish()
     assert here.sync(training.run).code == 0
-    own.stop()
-    shutil.rmtree(own.data)
-    shutil.copytree(tmp_path / "backup", own.data)
-    own.start()
-    (training.run / "sync.json").unlink()  # as `flightlog sync` of another machine would come
-    said = here.sync(training.run)
-    assert said.code == 0 and int(str(results(said)[0]["records_sent"])) > 50, said
-    Truth([training.run], training.address).compare(own)
-    own.stop()
+    with started(tmp_path / "another", forge) as another:
+        proxy.port, here.key = another.port, another.key
+        said = here.sync(training.run)
+        assert said.code == 0 and results(said)[0]["status"] == "delivered", said
+        Truth([training.run], training.address).compare(another)
+
+
+@pytest.mark.parametrize(
+    "remembered",
+    [False, pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="sync.json is believed, not the server"))],
+)
+def test_a_server_set_back_to_a_backup(
+    remembered: bool, training: Training, forge: Forge, proxy: Proxy, here: Machine, tmp_path: Path
+) -> None:
+    """The server's data of an hour ago are put back: what it has lost is delivered again, and nothing is double.
+
+    So it is whether this machine remembers that all was delivered, or another one syncs the same directory.
+    """
+    with started(tmp_path / "server", forge) as own:
+        proxy.port, here.key = own.port, own.key
+        assert here.sync(training.run).code == 0
+        own.stop()
+        shutil.copytree(own.data, tmp_path / "backup")
+        own.start()
+        training.do("log", count=50)
+        training.do("artifact", name="model", sizes=[MIB])
+        training.finish()
+        assert here.sync(training.run).code == 0
+        own.stop()
+        shutil.rmtree(own.data)
+        shutil.copytree(tmp_path / "backup", own.data)
+        own.start()
+        if not remembered:
+            (training.run / "sync.json").unlink()
+        said = here.sync(training.run)
+        assert said.code == 0 and int(str(results(said)[0]["records_sent"])) > 50, said
+        Truth([training.run], training.address).compare(own)
 
 
 def test_requests_that_come_late(training: Training, here: Machine, proxy: Proxy, server: Service) -> None:

@@ -14,9 +14,7 @@ from .scenario import Scenario
 from .service import Service
 
 QUICK, ALL = 40, 200
-SEEDS = [
-    pytest.param(seed, id=f"seed-{seed}", marks=[] if seed < QUICK else [pytest.mark.slow]) for seed in range(ALL)
-]
+SEEDS = [pytest.param(seed, id=f"seed-{seed}", marks=[] if seed < QUICK else [pytest.mark.slow]) for seed in range(ALL)]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

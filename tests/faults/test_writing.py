@@ -19,7 +19,7 @@ from .truth import Truth, claim_holds, claims, read_journal, sizes_of, there
 def test_synced_again_and_again_while_it_is_written(
     forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path
 ) -> None:
-    """A training that logs all the time, in segments that rotate: each sync holds what it claims, the last everything."""
+    """A training that logs all the time, in segments that rotate: each sync holds what it says, the last all."""
     training = forge.training().begin(tmp_path / "runs", seed=7, segment=20_000, console="wrap")
     ended = threading.Event()
 
@@ -68,7 +68,7 @@ def test_finished_between_the_records_and_the_receipt(
 
 
 def test_killed_between_two_syncs(training: Training, here: Machine, server: Service) -> None:
-    """A training that is killed after it was delivered whole is seen to have crashed, though its journal did not grow."""
+    """A training that is killed after it was delivered whole has crashed, though its journal did not grow."""
     assert here.sync(training.run).code == 0
     assert server.api("GET", f"runs/{training.address}").json()["state"] == "running"
     training.kill()
@@ -128,7 +128,9 @@ def test_rotated_and_resumed_during_a_sync(
     truth.compare_views(server, tmp_path)
 
 
-def test_hundreds_of_runs_one_of_which_fails(forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path) -> None:
+def test_many_runs_one_of_which_fails(
+    forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path
+) -> None:
     """One sync of many runs: a run that meets a refusal fails alone, and status 1 says that one did."""
     trainings = []
     for number in range(12):
