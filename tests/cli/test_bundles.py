@@ -208,6 +208,7 @@ def test_what_is_damaged_goes_in_and_is_named(server: Server, home: Path, place:
     (run / "files" / "media" / "changed.txt").write_bytes(b"other")
     sound = run_dir(place / "run-b", f"{run_id}b")
     (place / "run-c" / "files" / "journal").mkdir(parents=True)
+    (place / "run-c" / "latest.spec").write_text("{")
     said = quick("pack", place, "-o", place.parent / "b.tar", home=home)
     assert said.code == 1 and "run-c" in said.err, said
     shutil.rmtree(place / "run-c")

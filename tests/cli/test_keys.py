@@ -332,7 +332,7 @@ def test_a_netrc_neither_replaces_nor_lends_a_key(server: Server, home: Path, pl
     owner = "SELECT u.name FROM runs r JOIN users u ON u.id = r.owner_id WHERE r.run_id = ?"
     assert server.query(owner, run_id) == [("admin",)]
     for words in (("sync", place, "--include-synced"), ("whoami",), ("clean", place)):
-        said = separate(*words, home=home, FLIGHTLOG_BASE_URL=server.url, **netrc)
+        said = quick(*words, home=home, FLIGHTLOG_BASE_URL=server.url, **netrc)
         assert "no API key" in said.err and said.code in (0, 2), said
 
 

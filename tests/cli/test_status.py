@@ -33,6 +33,7 @@ def test_every_way_a_run_can_stand_is_told(server: Server, home: Path, place: Pa
     new = recorded(place, f"{run_id}new", size=70_000)
     age(new, 3 * 86400)
     (place / "run-blank" / "files" / "journal").mkdir(parents=True)
+    (place / "run-blank" / "latest.spec").write_text("{")
     key = {"FLIGHTLOG_API_KEY": server.key, "FLIGHTLOG_BASE_URL": server.url}
     found = standing(place, home=home, **key)
     assert {name: (run["status"], run["pending"]) for name, run in found.items()} == {
