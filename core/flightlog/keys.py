@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,7 +21,7 @@ from . import keychain
 from .errors import FlightlogError, KeyNeeded, SettingsError
 from .origin import is_loopback, origin_of
 from .rundir import atomic_write
-from .settings import DEFAULT_SERVER, Settings, config_home
+from .settings import DEFAULT_SERVER, Settings, config_home, credentials_file
 from .terminal import has_terminal
 
 _NO_KEY = "no API key for {0}: set FLIGHTLOG_API_KEY, or run `flightlog login {0}` once"
@@ -40,12 +39,8 @@ class Server:
     trusted: bool
 
 
-def _path() -> Path:
-    return config_home() / "credentials.json"
-
-
 def _read() -> dict[str, Any]:
-    path = _path()
+    path = credentials_file()
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -62,7 +57,7 @@ def _read() -> dict[str, Any]:
 
 
 def _write(content: dict[str, Any]) -> None:
-    path = _path()
+    path = credentials_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     atomic_write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2), mode=0o600)
 

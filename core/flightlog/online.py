@@ -10,19 +10,22 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from . import followed, keys
-from .errors import FlightlogError, KeyNeeded
+from .errors import FlightlogError
 from .process import unforked
 from .rundir import RunDir
-from .settings import Settings
+from .settings import Settings, credentials_file
 from .terminal import guarded, printable, say, warn_once
+
+if TYPE_CHECKING:
+    from .followed import Standing
 
 INTERVAL = 0.2
 # The script's own start comes first.
 _PAUSE = 0.05
 _LOOK_SECONDS = 2.0
+_NO_SERVER = "no server is configured"
 
 
 class Destination(NamedTuple):
@@ -61,14 +64,18 @@ def choose(chosen: Settings) -> Choice:
     if source is not None and chosen.mode != "online":
         return Choice(chosen.mode, _named(source))
     try:
+        if source is None and chosen.base_url is None and not credentials_file().exists():
+            return Choice("offline", _NO_SERVER)  # as most are who have no server: at no cost
+        from . import keys
+
         server = keys.default_server() if chosen.base_url is None and source is None else keys.choose_server(chosen)
         if server is None:
-            return Choice("offline", "no server is configured")
+            return Choice("offline", _NO_SERVER)
         key = keys.key_at_hand(server)
-    except KeyNeeded as error:
-        return Choice("offline", str(error), worth_saying=True)
     except FlightlogError as error:
         return Choice("offline", str(error), worth_saying=True)
+    except (OSError, RuntimeError) as error:  # no home, or one that is closed to us
+        return Choice("offline", f"{_NO_SERVER} ({error})", worth_saying=source is not None)
     by_environment = key == os.environ.get("FLIGHTLOG_API_KEY", "").strip()
     why = _named(source) if source else f"there is an API key for {server.origin}"
     return Choice("online", why, Destination(server.origin, by_environment))
@@ -124,6 +131,8 @@ class Online:
 
     def _tell_of_trouble(self) -> None:
         """Say once what keeps the records from arriving."""
+        with unforked():
+            from . import followed
         standing = followed.load(self._run_dir)
         if standing is None or self._told or standing.server != self.origin or standing.updated_at < self._began:
             return
@@ -146,7 +155,7 @@ class Online:
         words += [f"--server={self.origin}", f"--give-up-after={self._follow_timeout:g}"]
         try:
             with unforked():  # a child that is forked meanwhile would hold the other end of its pipe
-                from . import detached
+                from . import detached, followed
 
                 detached.start(words, run_dir.path / followed.LOG, self._environment())
         except OSError as error:
@@ -188,7 +197,7 @@ class Online:
         return None
 
 
-def _trouble(standing: followed.Standing) -> str | None:
+def _trouble(standing: Standing) -> str | None:
     """Return what to say of a follower that does not get on; None where it does."""
     error = printable(standing.error or "")
     if standing.state == "waiting":

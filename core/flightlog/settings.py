@@ -86,6 +86,11 @@ def config_home() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "flightlog"
 
 
+def credentials_file() -> Path:
+    """Return the file of the user's keys."""
+    return config_home() / "credentials.json"
+
+
 def project_file(start: Path | None = None) -> Path | None:
     """Return the nearest flightlog.toml at or above the working directory, if any."""
     folder = (start or Path.cwd()).absolute()

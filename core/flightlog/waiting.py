@@ -32,6 +32,7 @@ class Waiting:
         self._since = since
         self._restart: Callable[[], object] | None = restart
         self._began = time.monotonic()
+        self._drawn = ""
 
     def until_delivered(self, limit: float) -> str | None:
         """Wait for so many seconds at most. Returns the address of the run's page; None if it is not delivered."""
@@ -48,7 +49,7 @@ class Waiting:
                 waited = time.monotonic() - self._began
                 if waited >= limit or self._is_over(standing, waited):
                     return None
-                redraw(self._line(standing, limit - waited))
+                self._draw(self._line(standing, limit - waited))
                 if not said and waited > _SAY_AFTER and not is_watched():
                     said = True
                     say(f"waiting up to {limit:.0f} s for the delivery to {self._origin}")
@@ -75,6 +76,11 @@ class Waiting:
             self._since = time.time()
             return False
         return False
+
+    def _draw(self, line: str) -> None:
+        if line != self._drawn:
+            self._drawn = line
+            redraw(line)
 
     def _line(self, standing: followed.Standing | None, left: float) -> str:
         if standing is None:

@@ -85,7 +85,7 @@ class Followed:
         self._spec: dict[str, Any] = {}
         self._spec_seen: tuple[int, int] | None = None
         self._growth = 0.0
-        self._grew_at = time.monotonic()
+        self._grew_at: float | None = None
         self._asked_at = 0.0
         self._ended_at = 0.0
         self._over_at = 0.0
@@ -244,21 +244,23 @@ class Followed:
                 self._be_over("missing", now)
             return
         self._missing_since = None
+        if self._grew_at is None:  # one that has been quiet for long need not be followed first
+            self._growth = self.directory.last_growth()
+            self._grew_at = now - max(0.0, time.time() - self._growth)
         stands = str(self._spec.get("state") or "running")
         if stands not in ("running", "crashed"):
             self._end(stands, now)
         elif now - self._asked_at > _ASK_SECONDS and now - self._grew_at > _QUIET_SECONDS:
             self._asked_at = now
-            self._ask_for_life(now)
+            self._ask_for_life(now, now - self._grew_at)
 
-    def _ask_for_life(self, now: float) -> None:
+    def _ask_for_life(self, now: float, quiet: float) -> None:
         growth = self.directory.last_growth()
-        before, self._growth = self._growth, growth
-        if growth != before and (before or abs(time.time() - growth) < _QUIET_SECONDS):
-            self._grew_at = now
+        if growth != self._growth:
+            self._growth, self._grew_at = growth, now
             return
         patience = _RANKS_SECONDS if self._spec.get("rank") is not None else _QUIET_SECONDS
-        if now - self._grew_at > patience and not rundir.is_alive(self.directory, self._spec):
+        if quiet > patience and not rundir.is_alive(self.directory, self._spec):
             self._end("crashed", now)
         elif self.ended == "crashed":
             self.ended = None
