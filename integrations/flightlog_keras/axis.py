@@ -15,7 +15,8 @@ import keras
 
 def number(value: Any) -> float:
     """Return a scalar variable or tensor of any backend as a number."""
-    return float(keras.ops.convert_to_numpy(value))
+    array: Any = keras.ops.convert_to_numpy(value)
+    return float(array)
 
 
 def iterations(model: Any) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import copy
+import functools
 import math
 import os
 import time
@@ -35,7 +36,7 @@ _live: weakref.WeakSet[FlightlogCallback] = weakref.WeakSet()
 
 
 class FitLeft(Exception):
-    """`fit` was left by an exception that the script caught, and no later one came to its end."""
+    """`fit` was left before its end, by an exception that the script caught, or by sys.exit()."""
 
 
 class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -276,7 +277,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 self._settle_saved({})
                 self._note_stop(logs or {})
                 for backup in self._backups():
-                    markers.remove(backup)
+                    if getattr(backup, "delete_checkpoint", True):  # by itself, before or after us
+                        markers.remove(backup.backup_dir)
             self._in_fit = False
             self._training.paused()
 
@@ -337,6 +339,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         known = self._resume(model, rewind=True)
         is_new = not training.is_open
         run = training.open()
+        _watch_exit()
         if is_new and known is None and run.resumed and iterations(model) in (0, None):
             known = max(0, run.step - 1)  # the script continues a run with a new model: behind what is there
         if self._axis.begin(model, known) and known is None and run.step > self._axis.step + 1:
@@ -347,7 +350,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if isinstance(one, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
                 saving.lend(one, model, self._was_saved)
         for backup in self._backups():
-            self._leave_marker(backup, known if known is not None else self._axis.step)
+            self._leave_marker(os.fspath(backup.backup_dir), known if known is not None else self._axis.step)
 
     def _join_run(self) -> None:
         """Have a run for an evaluation: the one that is open, or the one that saved the model."""
@@ -383,9 +386,9 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
-    def _backups(self) -> list[str]:
+    def _backups(self) -> list[Any]:
         kind = keras.callbacks.BackupAndRestore
-        return [os.fspath(one.backup_dir) for one in watching.beside(self) if isinstance(one, kind)]
+        return [one for one in watching.beside(self) if isinstance(one, kind)]
 
     def _leave_marker(self, path: str, step: int) -> None:
         with contextlib.suppress(OSError):  # the place of a checkpoint may be anything; what is saved there is there
@@ -443,7 +446,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._in_fit = False
         if self._records and self._training.is_open:
             where = f"in epoch {self._epoch + 1}, at step {self._axis.step}"
-            self._training.failed(FitLeft(f"fit() was left {where} by an exception that the script caught"))
+            self._training.failed(FitLeft(f"fit() was left {where}, before its end"))
 
 
 def _number(value: Any) -> float | None:
@@ -458,11 +461,16 @@ def _is_finite(value: Any) -> bool:
     return number is None or math.isfinite(number)
 
 
+@functools.cache
+def _watch_exit() -> None:
+    """Look at fits that were left when the process ends; called once there is a run, to come before its own end."""
+    atexit.register(_at_exit)
+
+
 def _at_exit() -> None:
     for callback in list(_live):
         with contained("the end of a fit()"):
             callback._leave()
 
 
-atexit.register(_at_exit)
 watching.install()

@@ -64,6 +64,5 @@ def find(checkpoint: str | os.PathLike[str]) -> Origin | None:
 
 
 def remove(checkpoint: str | os.PathLike[str]) -> None:
-    """Delete the marker of a checkpoint that is no longer there."""
-    if not Path(checkpoint).exists():
-        _beside(checkpoint).unlink(missing_ok=True)
+    """Delete the marker of a checkpoint that is deleted. Raises OSError."""
+    _beside(checkpoint).unlink(missing_ok=True)
