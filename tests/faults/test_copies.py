@@ -1,4 +1,4 @@
-"""One run in several places: moved, copied, continued, damaged here and whole there, its sync.json lost or another's."""
+"""One run in several places: moved, copied, continued, damaged here, whole there, its sync.json lost or another's."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
 import time
@@ -223,54 +222,6 @@ def test_something_else_at_the_address(server: Server, proxy: Proxy, home: Path,
 
 
 # -- processes that die ------------------------------------------------------------------------------------------------
-
-
-SEED = int(os.environ.get("FLIGHTLOG_TEST_SEED", "20261123"))
-
-
-def test_server_and_client_killed_at_random_moments_lose_and_double_nothing(
-    own_server: Server, place: Path, home: Path
-) -> None:
-    """SIGKILL of the server, of the client or of both, again and again; then both hold the same, line for line."""
-    chance = random.Random(SEED)
-    writers = {
-        f"w{n}": [begin("victim"), *(line(s, data={"a": s, "text": "x" * 200}, step=s) for s in range(2, 4000))]
-        for n in range(6)
-    }
-    run = run_dir(place / "run-x", "victim", writers)
-    add_media(run, "large.bin", chance.randbytes(12 << 20))
-    environ = environment(home, FLIGHTLOG_API_KEY=own_server.key)
-    words = command("sync", run, "--server", own_server.url, "--json", "--timeout", "20")
-    for turn in range(6):
-        hint = f"seed {SEED}, turn {turn}"
-        with closing(tools.Command(words, environ)) as client:
-            time.sleep(chance.uniform(0.3, 1.0))
-            victim = chance.choice(["server", "client", "both"])
-            if victim != "client":
-                own_server.kill()
-            if victim != "server":
-                client.kill()
-            if victim != "client":
-                own_server.start()
-            said = client.wait()
-        stored, here = own_server.journal("victim"), local_journal(run)
-        assert all(here[name].startswith(lines) for name, lines in stored.items()), hint
-        if victim == "server":
-            assert said.code == 0, f"{hint}: {said}"
-        if is_marked(run):
-            assert stored == here, hint
-            (run / "sync.json").unlink()
-            # Begin anew with a longer journal, so that every turn has something to interrupt.
-            for name in writers:
-                with (run / "files" / "journal" / name / "000001.jsonl").open("ab") as segment:
-                    last = here[name].count(b"\n")
-                    segment.write(b"".join(logs(last + 1, last + 1500)))
-    final = quick(*words[3:], home=home, FLIGHTLOG_API_KEY=own_server.key)
-    assert final.code == 0, f"seed {SEED}: {final}"
-    proven(own_server, run, "victim")
-    total = sum(journal.count(b"\n") for journal in local_journal(run).values()) - 7
-    counted = own_server.query("SELECT sum(count) FROM series WHERE name = '_timestamp'")
-    assert counted == [(total,)], f"seed {SEED}"
 
 
 def test_a_server_stopped_in_the_middle_and_started_again_is_waited_for(
