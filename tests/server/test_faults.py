@@ -20,7 +20,6 @@ from .tools import (
     begin,
     command,
     environment,
-    line,
     local_journal,
     logs,
     proxied,
