@@ -26,6 +26,23 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", "tests/core", *session.posargs)
 
 
+# Keras is tested on torch in the default run.
+_KERAS = {
+    "jax": ("keras>=3.15", "jax"),
+    "tensorflow": ("keras>=3.15", "tensorflow-cpu"),
+    "oldest": ("keras==3.3.3", "jax==0.4.30", "jaxlib==0.4.30", "numpy<2"),
+}
+
+
+@nox.session(python="3.11")
+@nox.parametrize("which", list(_KERAS))
+def keras(session: nox.Session, which: str) -> None:
+    """The tests of the integration with Keras on its other backends, and with the oldest Keras."""
+    backend = "tensorflow" if which == "tensorflow" else "jax"
+    session.install("-e", ".[server]", *_TOOLS, "scikit-learn", *_KERAS[which], env={"FLIGHTLOG_NO_DASHBOARD": "1"})
+    session.run("pytest", "tests/integrations/keras", *session.posargs, env={"KERAS_BACKEND": backend})
+
+
 @nox.session(python="3.11")
 def changelog(session: nox.Session) -> None:
     """Show the changelog that the fragments make."""

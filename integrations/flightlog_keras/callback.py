@@ -14,7 +14,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -149,16 +149,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """The model as it stands; `self.model` would have jax bring the whole state back from the device."""
         return getattr(self._model, "module", self._model)
 
-    @contextlib.contextmanager
-    def _hook(self, name: str) -> Iterator[None]:
-        with contained(f"flightlog's {name}()"):
-            yield
-
     # -- fit -----------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
         """`fit` begins. The run waits for the first epoch: BackupAndRestore may be behind us in the list."""
-        with self._hook("on_train_begin"):
+        with contained("flightlog's on_train_begin()"):
             for other in list(_live):
                 other._leave_for(self)
             self._in_fit, self._is_ready, self._is_apart = True, False, False
@@ -173,7 +168,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """An epoch begins; before the first one, the run is begun or continued."""
         if not self._records:
             return
-        with self._hook("on_epoch_begin"):
+        with contained("flightlog's on_epoch_begin()"):
             self._settle_saved({})
             self._begin_run()
             self._epoch, self._batches, self._samples, self._seen = epoch, 0, None, None
@@ -192,14 +187,14 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._speed.begin()
             if self._is_epochs_first and batch == 0:
                 # jax still has the optimizer's state at hand here, and every callback has had its say for this epoch.
-                with self._hook("on_train_batch_begin"):
+                with contained("flightlog's on_train_batch_begin()"):
                     self._rates_now = self._rates()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Batches are done. Maybe called by another thread, maybe out of order; never while an epoch begins or ends."""
         if not self._records:
             return
-        with self._hook("on_train_batch_end"):
+        with contained("flightlog's on_train_batch_end()"):
             self._speed.end()
             step = self._axis.at(batch)
             self._batches = max(self._batches, batch + 1)
@@ -239,7 +234,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """An epoch is through, validation included."""
         if not self._records:
             return
-        with self._hook("on_epoch_end"):
+        with contained("flightlog's on_epoch_end()"):
             self._batches_through()
             logs = dict(logs or {})
             self._axis.end_epoch(self._net)
@@ -271,7 +266,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Any = None) -> None:
         """`fit` has come to its end; the run stays open for what the script does next."""
-        with self._hook("on_train_end"):
+        with contained("flightlog's on_train_end()"):
             if self._records:
                 self._begin_run()  # there may have been no epoch left to do
                 self._settle_saved({})
@@ -304,7 +299,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_test_begin(self, logs: Any = None) -> None:
         """A validation within `fit` begins, or an `evaluate` of the script's."""
         if self._records:
-            with self._hook("on_test_begin"):
+            with contained("flightlog's on_test_begin()"):
                 self._seen = None
                 if not self._is_apart:
                     self._batches_through()
@@ -312,7 +307,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_test_end(self, logs: Any = None) -> None:
         """It is through. What a validation found comes with its epoch; the script's goes to the run where it stands."""
         if self._records and self._is_apart and logs:
-            with self._hook("on_test_end"):
+            with contained("flightlog's on_test_end()"):
                 self._join_run()
                 self._training.log({f"test_{key}": value for key, value in logs.items()}, self._axis.step)
 
@@ -323,7 +318,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_predict_end(self, logs: Any = None) -> None:
         """A `predict` is through: how long it took is recorded."""
         if self._records and self._is_apart:
-            with self._hook("on_predict_end"):
+            with contained("flightlog's on_predict_end()"):
                 self._join_run()
                 seconds = time.perf_counter() - self._began_at
                 self._training.log({"predict/seconds": seconds}, self._axis.step)
@@ -396,7 +391,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _was_saved(self, callback: Any, path: str, kind: str) -> None:
         """A callback of Keras' own has saved the model: called in the midst of its hook, before or after ours."""
-        with self._hook("checkpoint"):
+        with contained("flightlog's checkpoint()"):
             step, _ = self._axis.now(self._net)
             if isinstance(callback, keras.callbacks.BackupAndRestore):
                 self._leave_marker(os.fspath(callback.backup_dir), step)

@@ -1,4 +1,4 @@
-"""A small model, some samples, and a Keras that says nothing; the backend is torch unless KERAS_BACKEND names another."""
+"""A small model, some samples, and a Keras that says nothing; the backend is torch where KERAS_BACKEND names none."""
 
 from __future__ import annotations
 

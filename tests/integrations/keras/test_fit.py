@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_samples_are_counted_where_nobody_says_how_many(only_run: OnlyRun) -> No
     cuts = [0, 7, 30, 60]
 
     def batches() -> Any:
-        yield from ((x[a:b], y[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+        yield from ((x[a:b], y[a:b]) for a, b in itertools.pairwise(cuts))
 
     cb = FlightlogCallback(log_every=None)
     classifier().fit(batches(), verbose=0, callbacks=[cb])
