@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import gc
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from flightlog_transformers import FlightlogCallback
 
 torch.set_num_threads(1)  # more of them only wait for each other
 gc.freeze()  # each training collects garbage, and would look at all that the frameworks have made
@@ -58,8 +70,6 @@ def arguments(folder: Path | str = "out", **how: Any) -> TrainingArguments:
 
 def trainer(*callbacks: Any, data: Any = None, model: Any = None, how: type[Trainer] = Trainer, **more: Any) -> Trainer:
     """Return a Trainer of the tiny model with our callbacks; arguments as those of `arguments`."""
-    from transformers import PrinterCallback
-
     made = how(
         tiny() if model is None else model,
         arguments(**more),
@@ -69,3 +79,28 @@ def trainer(*callbacks: Any, data: Any = None, model: Any = None, how: type[Trai
     )
     made.remove_callback(PrinterCallback)
     return made
+
+
+class _Slowly(TrainerCallback):
+    """Waits at each step, so that there is time to end the process."""
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        time.sleep(self._pause)
+
+
+def job(steps: int, pause: float = 0.0) -> None:
+    """Train up to a step and evaluate; it goes on from its last checkpoint by itself, as the Trainer's users write it.
+
+    Args:
+        steps: how many in all. pause: seconds to wait at each.
+    """
+    several = {"ddp_backend": "gloo"} if "RANK" in os.environ else {}
+    made = trainer(
+        FlightlogCallback("digits", checkpoints="last"), _Slowly(pause), max_steps=steps, logging_steps=1,
+        save_steps=3, save_total_limit=2, eval_strategy="steps", eval_steps=6, **several,
+    )  # fmt: skip
+    made.train(resume_from_checkpoint=get_last_checkpoint("out") if Path("out").exists() else None)
+    made.evaluate(metric_key_prefix="final")
