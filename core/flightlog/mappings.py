@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from .errors import UsageError
-from .journal.values import is_instance, key_text, plain
+from .journal.values import Unloggable, is_instance, key_text, plain
 from .terminal import warn_once
 
 Emit = Callable[[dict[str, Any]], dict[str, Any]]
@@ -34,11 +34,16 @@ def as_mapping(what: str, values: object) -> Mapping[str, Any]:
     raise UsageError(f"{what} takes a mapping, an argparse.Namespace or a dataclass, not {type(values).__name__}")
 
 
-def unfolded(value: Any, depth: int = 0) -> Any:
-    """Return a setting with all that holds settings in it as mappings and lists; what does not stays as it is."""
+def unfolded(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """Return a setting with all that holds settings in it as mappings and lists; what does not stays as it is.
+
+    Args:
+        value: the setting. above: the ids of what it lies in.
+    """
     kind = type(value)
-    if kind in (float, int, str, bool) or value is None or depth > _MAX_DEPTH:
+    if kind in (float, int, str, bool) or value is None or len(above) > _MAX_DEPTH or id(value) in above:
         return value
+    above = (*above, id(value))
     try:
         found = _settings(value)
         if found is None and is_instance(value, "omegaconf", "ListConfig"):
@@ -46,11 +51,45 @@ def unfolded(value: Any, depth: int = 0) -> Any:
     except Exception:  # whatever a library's own code raises: recording it says what is wrong with it
         return value
     if isinstance(found, Mapping):
-        return {key: unfolded(item, depth + 1) for key, item in found.items()}
+        return {key: unfolded(item, above) for key, item in found.items()}
     items = found if isinstance(found, list) else value
     if isinstance(items, list | tuple):
-        return [unfolded(item, depth + 1) for item in items]
+        return [unfolded(item, above) for item in items]
     return value
+
+
+def recordable(path: str, value: Any, above: tuple[int, ...] = ()) -> Any:
+    """Return a setting without what in it has no form in JSON, each with a warning; the very value where all has.
+
+    Args:
+        path: what a warning calls it. value: the setting; where it is no dict or list, whoever records it sees to it.
+        above: the ids of what it lies in.
+    """
+    if type(value) not in (dict, list) or len(above) > _MAX_DEPTH or id(value) in above:
+        return value
+    above = (*above, id(value))
+    kept = {
+        key: recordable(f"{path}.{key_text(key)}", item, above)
+        for key, item in (value.items() if isinstance(value, dict) else enumerate(value))
+        if _has_form(f"{path}.{key_text(key)}", item)
+    }
+    if len(kept) == len(value) and all(kept[key] is value[key] for key in kept):
+        return value
+    return kept if isinstance(value, dict) else list(kept.values())
+
+
+def _has_form(path: str, item: Any) -> bool:
+    if type(item) in (dict, list):
+        return True
+    try:
+        plain(item)
+    except Unloggable as why:
+        warn_once(f"value {path}", f"{path} is left out: {why}.")
+        return False
+    except Exception as error:  # whatever a value's own code raises
+        warn_once(f"value {path}", f"{path} is left out: {type(error).__name__}: {str(error)[:300]}.")
+        return False
+    return True
 
 
 def _settings(value: Any) -> Mapping[str, Any] | None:

@@ -20,11 +20,11 @@ from .familiar import Familiar
 from .journal.define import Definition, Definitions, Summaries
 from .journal.values import MAX_STEP, Encoded, as_step, encode_values, flatten, key_text, nonfinite_paths, text
 from .launch import Launch
-from .mappings import Config, Summary, as_mapping
+from .mappings import Config, Summary, as_mapping, recordable
 from .metrics import definition_of
 from .process import own_start, pid_namespace
 from .recorder import Recorder
-from .rundir import FORMAT, RunDir, readable
+from .rundir import FORMAT, RunDir, is_ours, readable
 from .terminal import guarded, warn_once
 
 if TYPE_CHECKING:
@@ -681,12 +681,16 @@ class Run(Familiar):
     def _record_config(self, values: Mapping[Any, Any]) -> dict[str, Any]:
         """Record config without what sounds secret or has no form in JSON; the script keeps what it has given."""
         self._must_run("config.update()")
-        encoded = self._plain("config", values)
+        given = {key: recordable(f"config: {key_text(key)}", value) for key, value in values.items()}
+        encoded = self._plain("config", given)
         shown = self._redacted(encoded.values)
         recorded = Encoded(shown, nonfinite_paths(shown))
         self._recorder.append_values("config", recorded)
         self._config.update(recorded.values)
-        return {(name := key_text(key)): encoded.values.get(name, value) for key, value in values.items()}
+        return {
+            (name := key_text(key)): encoded.values.get(name, value) if given[key] is value else value
+            for key, value in values.items()
+        }
 
     def _redacted(self, values: Mapping[str, Any]) -> dict[str, Any]:
         from .redact import redact_mapping
@@ -722,6 +726,8 @@ class Run(Familiar):
         """Let the artifacts' copies and the surroundings come to an end while there can still be records of it."""
         with guarded("finish()"):
             self.unwatch()
+            if self.is_whole and self._has_strays():
+                self._keeper.save_strays()
         keeper = self._keepers.get(os.getpid())
         if keeper is not None:
             with guarded("finish()"):
@@ -729,6 +735,13 @@ class Run(Familiar):
         if self._recorder.companions is not None:
             with guarded("finish()"):
                 self._recorder.companions.stop()
+
+    def _has_strays(self) -> bool:
+        """Tell whether a script has put files into the run directory itself, as those for wandb do."""
+        try:
+            return not all(map(is_ours, os.listdir(self.dir)))  # noqa: PTH208
+        except OSError:
+            return False
 
     @property
     def is_ending(self) -> bool:

@@ -35,6 +35,7 @@ from .protocol.names import random_name
 FORMAT = 1
 SPEC = "latest.spec"
 MAX_SPEC = 64 << 20
+_OURS = frozenset(("files", SPEC, "sync.json", "follower.json"))
 ALIVE_SECONDS = 300.0
 _PID_END = 1 << 31
 _CACHEDIR_TAG = (
@@ -276,6 +277,11 @@ def _is_text_link(path: Path) -> bool:
 def _is_root(path: Path) -> bool:
     """Tell a root, where links cannot be made and latest.spec is a text file, from a run directory."""
     return (path / "CACHEDIR.TAG").exists()
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether something in a run directory is a part of the run, or on its way to be one; else a script's own."""
+    return name in _OURS or name.startswith(".")
 
 
 def is_run_dir(path: Path) -> bool:

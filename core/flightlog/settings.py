@@ -216,7 +216,7 @@ def _interval(value: Any, where: str) -> float:
     except (TypeError, ValueError):
         raise SettingsError(f"{where}: {value!r} is no number of seconds") from None
     if seconds != 0 and not 0.1 <= seconds < 1e6:
-        raise SettingsError(f"{where}: {value!r} is neither 0 nor at least 0.1 seconds")
+        raise SettingsError(f"{where}: {value!r} is neither 0 (none) nor 0.1 to 1,000,000 seconds")
     return seconds
 
 

@@ -146,7 +146,8 @@ def test_a_file_written_to_before_its_copy_is_reported(
     assert version is not None and version.wait().state == "damaged" and version.digest == ""
     with pytest.raises(flightlog.errors.DamagedError, match="damaged"):
         version.file()
-    assert capfd.readouterr().err.count("is damaged and not kept") == 1
+    said = capfd.readouterr().err
+    assert said.count("is damaged and not kept") == 1 and ("under a new path" in said or 'policy="copy"' in said)
     begun, damaged = (r.data for r in journal(run.dir).of("artifact"))
     assert (begun["action"], damaged["action"], damaged["files"]) == ("begin", "damaged", ["model.ckpt"])
     assert not list(version.path.iterdir())
@@ -264,11 +265,17 @@ def test_a_file_declared_write_once_and_written_to_is_found_at_the_end(
     """The link's inode was overwritten after it had been logged: the run says so itself, and the version is out."""
     path = tmp_path / "model.ckpt"
     path.write_bytes(content)
-    version = run.log_artifact(path, policy="link")
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "sound").write_bytes(content)
+    path = path.rename(tmp_path / "both" / "model.ckpt")
+    version = run.log_artifact(tmp_path / "both", name="model", policy="link")
     assert version is not None and version.wait().state == "logged"
     overwrite(path, content)
     run.finish()
-    assert version.state == "damaged" and "declared write-once" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert version.state == "damaged" and "declared write-once" in said and 'policy="copy"' in said
+    # What it was overwritten with is the user's file and stays there only; the sound one may have no other name by now.
+    assert [p.name for p in version.files.iterdir()] == ["sound"] and path.stat().st_nlink == 1
     named = Named()
     for record in journal(run.dir).of("artifact"):
         named.add_record(record)

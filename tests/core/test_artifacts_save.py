@@ -129,3 +129,22 @@ def test_a_name_that_is_anothers_folder_costs_itself(tmp_path: Path, capfd: Any)
     run.log({"a": 1})
     run.finish()
     assert saved(run) == {"x": "file"} and "is not kept" in capfd.readouterr().err
+
+
+def test_what_a_script_puts_into_the_run_directory_is_kept(tmp_path: Path, journal: JournalOf) -> None:
+    """As wandb keeps what lies in run.dir: asked for by save(), or found at finish; what is the run's own is not."""
+    run = flightlog.init()
+    (run.dir / "model.h5").write_text("first")
+    assert run.save(f"{run.dir}/model.h5") == [run.dir / "files" / "saved" / "model.h5"]
+    (run.dir / "model.h5").write_text("second")
+    (run.dir / "sub" / "deep").mkdir(parents=True)
+    (run.dir / "sub" / "deep" / "x.txt").write_text("x")
+    (run.dir / "late.txt").write_text("late")
+    (run.dir / ".hidden").write_text("no")
+    assert run.save(f"{run.dir}/files/journal/**") == []
+    run.finish()
+    assert saved(run) == {"model.h5": "second", "sub/deep/x.txt": "x", "late.txt": "late"}
+    assert verify(run.rundir).sound
+    with flightlog.init() as bare:
+        pass
+    assert not (bare.dir / "files" / "saved").exists() and not bare._keepers

@@ -91,6 +91,61 @@ def test_what_cannot_be_added_is_misuse(wrong: Callable[[Artifact], object]) -> 
         wrong(Artifact("a"))
 
 
+@pytest.mark.parametrize("act", ["log_artifact('')", "log_model('')", "log_artifact(Path(''), name='here')"])
+def test_an_empty_path_is_misuse(act: str, tmp_path: Path) -> None:
+    """It is more often a variable that was never set than the working directory, which is called "."."""
+    (tmp_path / "private").write_text("not meant")
+    run = flightlog.init(dir=tmp_path / "runs")
+    if "Path" in act:
+        version = run.log_artifact(Path(), name="here")
+        assert version is not None and "private" in [entry.path for entry in version.entries]
+        return
+    with pytest.raises(UsageError, match="empty path"):
+        getattr(run, act.partition("(")[0])("")
+    with pytest.raises(UsageError, match="empty path"):
+        Artifact("a").add_file("")
+
+
+def test_what_is_added_by_value_comes_back(tmp_path: Path) -> None:
+    """A table with pictures, a picture, a page, a text; by name with and without its ending; bad ones are misuse."""
+    import numpy as np
+
+    table = flightlog.Table(columns=["image", "score", "note"])
+    table.add_data(flightlog.Image(np.zeros((3, 5), np.uint8)), float("nan"), "a")
+    table.add_data(None, float("inf"), {"deep": [float("-inf")]})
+    artifact = Artifact("kept")
+    artifact.add(table, "eval/table")
+    artifact["picture"] = flightlog.Image(np.full((2, 2), 255, np.uint8))
+    artifact.add(flightlog.Html("<b>x</b>", inject=False), "page")
+    artifact.add(flightlog.Text("words"), "text")
+    artifact.add(flightlog.Text("others"), "text", overwrite=True)
+    for wrong in (lambda: artifact.add(flightlog.Histogram([1]), "h"), lambda: artifact.add(3, "n"),
+                  lambda: artifact.add(flightlog.Text("x"), "text"), lambda: artifact.add(flightlog.Text("x"), "../x"),
+                  lambda: artifact.add(flightlog.Image("missing.png"), "m")):  # fmt: skip
+        with pytest.raises(UsageError):
+            wrong()
+    with flightlog.init("p") as run:
+        with pytest.raises(UsageError, match="log_artifact"):
+            artifact.version  # noqa: B018
+        run.log_artifact(artifact)
+        assert artifact.wait() is artifact and artifact.version == "v0" and artifact.state == "logged"
+        version = run.use_artifact(artifact)
+        found = version.get("eval/table")
+        assert found.columns == ["image", "score", "note"] and found.data[0][1] != found.data[0][1]
+        assert found.data[1] == [None, float("inf"), {"deep": [float("-inf")]}]
+        assert found.data[0][0].encode()[2] == {"width": 5, "height": 3}
+        assert version["picture"].encode()[0] == version.file("picture.png").read_bytes()
+        assert version.get("page.html").encode()[0] == b"<b>x</b>" and version.get("text").encode()[0] == b"others"
+        assert version.get("nothing") is None
+        path = version.get_path("text.txt")
+        assert Path(path.download(tmp_path / "out")) == tmp_path / "out" / "text.txt" and path.size == 6
+        assert Path(path.local_path()).read_text() == "others" and path.digest == path.sha256
+        assert version.download(root=tmp_path / "all") == tmp_path / "all"
+        (version.file("eval/table.table.json")).write_text("[]")
+        with pytest.raises(DamagedError, match="no table"):
+            version.get("eval/table")
+
+
 def test_a_file_written_by_a_block_that_fails_is_not_added() -> None:
     """new_file is all or nothing."""
     artifact = Artifact("a")

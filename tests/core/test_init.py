@@ -548,3 +548,11 @@ def test_alive_is_judged_by_the_process_here_and_by_growth_elsewhere() -> None:
     (segment,) = run.dir.rglob("000001.jsonl")
     os.utime(segment, (1e9, 1e9))
     assert not is_alive(run.rundir, elsewhere)
+
+
+@pytest.mark.parametrize("value", ["1e9", "nan", "-1", "0.01"])
+def test_an_interval_out_of_its_range_is_told_the_range(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ends of it."""
+    monkeypatch.setenv("FLIGHTLOG_SYSTEM_INTERVAL", value)
+    with pytest.raises(SettingsError, match=r"neither 0 \(none\) nor 0\.1 to 1,000,000 seconds"):
+        flightlog.init()

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -349,3 +350,49 @@ def test_an_image_larger_than_any_screen_is_refused_before_it_is_encoded() -> No
     """2^27 pixels are the limit, whatever memory they would not take."""
     with pytest.raises(flightlog.UsageError, match="pixels are more than"):
         flightlog.Image(np.broadcast_to(np.uint8(1), (1 << 14, 1 << 14))).encode()
+
+
+@pytest.mark.parametrize("pillow_is_there", [True, False])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+def test_a_file_that_was_cut_off_is_no_image(
+    kind: str, pillow_is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Anywhere in it, with Pillow and without; whole, with something behind its end, it is kept byte for byte."""
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(buffer, format=kind)
+    whole = buffer.getvalue()
+    path = tmp_path / f"image.{kind.lower().replace('jpeg', 'jpg')}"
+    if not pillow_is_there:
+        monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    for content in (whole, whole + b"\0" * 8):
+        path.write_bytes(content)
+        assert flightlog.Image(path).encode()[0] == content
+    for size in (len(whole) - 1 - (kind in ("JPEG", "PNG")), len(whole) * 2 // 3, len(whole) // 3, 30):
+        path.write_bytes(whole[:size])
+        with flightlog.init() as run:
+            run.log({"x": 1, "image": flightlog.Image(path)})
+        assert [entry["key"] for entry in flightlog.Api(run.dir).runs()[0].media()] == [], size
+    assert capfd.readouterr().err.count("image is left out") == 1
+
+
+def test_a_file_whose_middle_has_changed_is_no_image(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A PNG has checksums."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(COLOUR).save(buffer, format="PNG")
+    content = bytearray(buffer.getvalue())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "x.png").write_bytes(content)
+    with flightlog.init() as run:
+        run.log({"image": flightlog.Image(tmp_path / "x.png")})
+    assert "image is left out" in capfd.readouterr().err
+
+
+def test_a_cut_off_mask_costs_its_image(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A mask given by path is looked at like an image."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(GRAY).save(buffer, format="PNG")
+    (tmp_path / "mask.png").write_bytes(buffer.getvalue()[:-20])
+    with flightlog.init() as run:
+        run.log({"image": flightlog.Image(COLOUR, masks={"m": {"path": tmp_path / "mask.png"}})})
+    assert "mask.png is cut off" in capfd.readouterr().err

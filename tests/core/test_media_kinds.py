@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -72,6 +73,12 @@ def test_a_histogram_is_numpys() -> None:
     assert made.histogram == counts.tolist()
 
 
+def test_a_generators_values_are_counted() -> None:
+    """Up to a bound, since it may have no end; a map or a filter is one, too."""
+    for made in (Histogram(n / 2 for n in range(5)), Histogram(map(float, range(3)))):
+        assert sum(made.histogram) in (3, 5)
+
+
 def test_a_histogram_of_more_than_a_block_is_numpys_too() -> None:
     """Counted a block at a time, with NaN on the way, it is the same."""
     values = np.random.default_rng(2).normal(size=(3, 700_001)).astype(np.float32)
@@ -85,7 +92,8 @@ def test_a_histogram_of_more_than_a_block_is_numpys_too() -> None:
     "make",
     [
         lambda: Histogram(), lambda: Histogram([]), lambda: Histogram([math.nan]), lambda: Histogram(["a"]),
-        lambda: Histogram([1], num_bins=0), lambda: Histogram([1], num_bins=513), lambda: Histogram(n for n in [1]),
+        lambda: Histogram([1], num_bins=0), lambda: Histogram([1], num_bins=513), lambda: Histogram(iter("ab")),
+        lambda: Histogram(itertools.count()), lambda: Histogram(iter([])),
         lambda: Histogram([1], num_bins="x"),  # type: ignore[arg-type]
         lambda: Histogram(np_histogram=([1, 2], [0, 1])), lambda: Histogram(np_histogram=([1], [1, 0])),
         lambda: Histogram(np_histogram=([1], [0, math.inf])), lambda: Histogram(np_histogram=5),  # type: ignore[arg-type]
@@ -237,7 +245,11 @@ import flightlog
 from flightlog import plot
 from flightlog.media import *
 
-open("a.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n")
+import zlib
+def chunk(kind, data=b""):
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+open("a.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", b"\\0\\0\\0\\1\\0\\0\\0\\1\\x08\\0\\0\\0\\0")
+                          + chunk(b"IDAT", zlib.compress(b"\\0\\0")) + chunk(b"IEND"))
 with flightlog.init() as run:
     table = Table(columns=["a", "b"], data=[[1, "x"], [2.5, None]])
     run.log({

@@ -6,6 +6,7 @@ import copy
 import datetime
 import enum
 import hashlib
+import itertools
 import json
 import math
 import uuid
@@ -315,3 +316,28 @@ def test_a_dataframe_too_large_is_refused_unconverted(capfd: pytest.CaptureFixtu
     assert not len(table)
     with pytest.raises(flightlog.UsageError, match="artifact"):
         table.write(KeyFolder(Path(), "t"))
+
+
+def test_a_table_in_itself_costs_its_key(capfd: pytest.CaptureFixture[str]) -> None:
+    """One sentence, whatever the way around; a table in a table is kept."""
+    inner = flightlog.Table(columns=["b"], data=[[1]])
+    outer = flightlog.Table(columns=["a"], data=[[inner], [inner]])
+    loop = flightlog.Table(columns=["a"])
+    loop.add_data(flightlog.Table(columns=["b"], data=[[loop]]))
+    with flightlog.init() as run:
+        run.log({"x": 1, "loop": loop, "outer": outer})
+    (found,) = flightlog.Api(run.dir).runs()
+    assert [entry["key"] for entry in found.media()] == ["outer"] and found.history()[0]["x"] == 1
+    assert "loop is left out: Table(): it holds itself" in capfd.readouterr().err
+
+
+def test_rows_and_columns_come_from_generators_too(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever can be iterated, up to the bound of rows; one without an end costs its key."""
+    table = flightlog.Table(columns=["a", "b"], data=([n, str(n)] for n in range(3)))
+    table.add_column("c", (n * n for n in range(3)))
+    table.add_column("d", {"x": 1, "y": 2, "z": 3}.values())
+    assert table.data == [[0, "0", 0, 1], [1, "1", 1, 2], [2, "2", 4, 3]]
+    assert flightlog.Table(columns=["a"], data=zip([1, 2])).data == [[1], [2]]
+    with flightlog.init() as run:
+        run.log({"endless": flightlog.Table(columns=["a"], data=([n] for n in itertools.count()))})
+    assert "endless is left out" in capfd.readouterr().err

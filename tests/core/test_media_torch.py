@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import flightlog
 from flightlog import plot
 from flightlog.media import Audio, Histogram, Image, Table, Video, recognise
 from flightlog.media.arrays import as_array
@@ -53,3 +54,14 @@ def test_tables_and_plots(tmp_path: Path) -> None:
 def test_a_tensor_alone_is_no_media() -> None:
     """It stays a value."""
     assert recognise("k", torch.zeros(2)) is None and recognise("k", [torch.zeros(2)]) is None
+
+
+def test_views_that_are_yet_to_be_computed() -> None:
+    """A conjugate's imaginary part is a tensor with its sign still to come; as an image, a histogram and a number."""
+    values = torch.view_as_complex(torch.rand(4, 5, 2)).conj().imag
+    assert values.is_neg()
+    assert sum(flightlog.Histogram(values).histogram) == 20
+    assert flightlog.Image(values).encode()[2]["width"] == 5
+    with flightlog.init() as run:
+        run.log({"one": values[0, 0]})
+    assert flightlog.Api(run.dir).runs()[0].history()[0]["one"] == pytest.approx(float(values[0, 0]))

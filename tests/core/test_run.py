@@ -249,6 +249,61 @@ def test_config_takes_what_holds_names_and_values(config: Any, journal: JournalO
     assert run.rundir.read_spec()["config"].items() <= run.config.as_dict().items()
 
 
+def test_settings_within_settings_are_kept(journal: JournalOf) -> None:
+    """Namespaces, dataclasses, OmegaConf, pydantic, attrs, in any depth; what has no form costs itself alone."""
+    import types
+
+    import attr
+    import pydantic
+    from omegaconf import OmegaConf
+
+    class Model(pydantic.BaseModel):
+        width: int = 8
+        inner: dict[str, Any] = {"a": [1]}
+
+    @attr.s(auto_attribs=True)
+    class Data:
+        path: str = "x"
+        sizes: tuple[int, ...] = (1, 2)
+
+    class Broken:
+        def to_dict(self) -> dict[str, Any]:
+            raise RuntimeError("no")
+
+    hydra = OmegaConf.create({"base": 2, "twice": "${base}", "list": [1, {"b": "${base}"}], "open": "???"})
+    settings = {
+        "model": Model(),
+        "data": [Data(), argparse.Namespace(a=types.SimpleNamespace(b=Options()))],
+        "hydra": hydra,
+        "broken": Broken(),
+    }
+    with flightlog.init(config=settings) as run:
+        run.config.update(Model(width=9))
+        run.config.update({"part": hydra.list})
+        assert isinstance(run.config["broken"], Broken)
+    expected = {
+        "model": {"width": 8, "inner": {"a": [1]}},
+        "data": [{"path": "x", "sizes": [1, 2]}, {"a": {"b": {"lr": 0.1, "layers": [1, 2]}}}],
+        "hydra": {"base": 2, "twice": 2, "list": [1, {"b": 2}], "open": "???"},
+        "width": 9, "inner": {"a": [1]}, "part": [1, {"b": 2}],
+    }  # fmt: skip
+    assert journal(run.dir).fold.config == expected
+    with flightlog.init(config=hydra) as other:
+        assert other.config["twice"] == 2
+    with flightlog.init(config=Data()) as other:
+        assert other.config["path"] == "x"
+
+
+def test_settings_that_hold_themselves_cost_their_key(capfd: pytest.CaptureFixture[str]) -> None:
+    """Twice over, so that who went around would go for ever."""
+    loop: dict[str, Any] = {"a": 1}
+    loop["again"] = [loop, loop, argparse.Namespace(loop=loop)]
+    with flightlog.init(config={"loop": loop, "lr": 1}) as run:
+        assert run.config["loop"]["a"] == 1
+    assert run.rundir.read_spec()["config"] == {"lr": 1}
+    assert "loop is left out" in capfd.readouterr().err
+
+
 def test_config_of_one_run_may_be_given_to_the_next() -> None:
     """A Config is a mapping like any other."""
     first = flightlog.init(config={"a": 1})

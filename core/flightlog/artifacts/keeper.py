@@ -41,6 +41,7 @@ from .versions import ArtifactVersion, checked_aliases, give_back, name_from_pat
 MAX_WAITING = 64
 MAX_NAMED = 100
 _SAY_AFTER = 2.0
+_REMEDY = "Save each under a new path, or write beside and rename, or call .wait() on what log_artifact returns before."
 
 Append = Callable[[str, dict[str, Any]], object]
 Fetch = Callable[[str, str, str, str | None], ArtifactVersion | None]
@@ -381,8 +382,8 @@ class Keeper:
         finally:
             job.handle.give_up(str(error))  # last: who waits for it finds it said and recorded
 
-    def _damaged(self, name: str, version: str, reason: str, files: list[str]) -> None:
-        warn_once(f"damaged artifact {name}", f"artifact {name}:{version} is damaged and not kept: {reason}")
+    def _damaged(self, name: str, version: str, reason: str, files: list[str], remedy: str = _REMEDY) -> None:
+        warn_once(f"damaged artifact {name}", f"artifact {name}:{version} is damaged and not kept: {reason}. {remedy}")
         with self._books_locked():
             self._write(
                 {
@@ -581,6 +582,11 @@ class Keeper:
             self._copier.submit(job)
         return paths
 
+    def save_strays(self) -> None:
+        """Keep what a script has put into the run directory itself under `files/saved/`."""
+        for job in self._saving.save_strays():
+            self._copier.submit(job)
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def finish(self, timeout: float | None = None) -> bool:
@@ -623,7 +629,7 @@ class Keeper:
 
     def _damaged_link(self, handle: ArtifactVersion, path: str) -> None:
         reason = f"{path} was declared write-once, and has been written to"
-        self._damaged(handle.name, handle.version, reason, [path])
+        self._damaged(handle.name, handle.version, reason, [path], 'policy="copy" keeps files that are written again.')
         handle.give_up(reason)
 
     def _say_what_is_waited_for(self) -> None:

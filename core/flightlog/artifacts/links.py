@@ -77,6 +77,8 @@ def _make_own(group: list[_Link], damaged: Damage) -> None:
     if not unchanged:
         beside.unlink(missing_ok=True)
         for link in group:
+            # What it has become is the user's and keeps its name there; sound files beside it may be the only ones.
+            link.path.unlink(missing_ok=True)
             damaged(link.handle, str(link.path))
         return
     os.replace(beside, first.path)

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..journal.writer import fsync_folder
 from ..protocol.manifest import is_safe_path
 from ..protocol.names import random_name
-from ..rundir import RunDir
+from ..rundir import RunDir, is_ours
 from ..stamp import Stamp
 from ..terminal import warn_once
 from . import copying
@@ -67,13 +67,25 @@ class Saving:
         """
         if policy not in POLICIES:
             raise UsageError(f"save(policy={policy!r}): {', '.join(POLICIES)}")
-        matches = _matches(pattern, base_path, self._where().path.parent)
+        matches = _matches(pattern, base_path, self._where())
         if not matches:
             warn_once(f"save {pattern}", f"save({str(pattern)!r}): there is no such file.")
         if policy != "now":
             self._at_end.update({match.name: match for match in matches})
         jobs = [] if policy == "end" else self._save_now(matches)
         return [self._where().files / SAVED / match.name for match in matches], jobs
+
+    def save_strays(self) -> list[Job]:
+        """Save what a script has put into the run directory itself, as wandb's do into `run.dir`.
+
+        Returns:
+            What is left to be done in the background.
+        """
+        place = self._where().path
+        names = [name for name in sorted(os.listdir(place)) if not is_ours(name)]  # noqa: PTH208
+        found = [match for name in names for match in _matches(place / name / "**", None, self._where())]
+        found += [match for name in names for match in _matches(place / name, None, self._where())]
+        return self._save_now([match for match in found if match.name not in self._seen])
 
     @property
     def is_waiting(self) -> bool:
@@ -158,10 +170,16 @@ def _not_saved(match: _Match, error: Exception) -> None:
     warn_once(f"save {match.path}", f"save(): {match.path} is not kept: {error}")
 
 
-def _matches(pattern: str | os.PathLike[str], base_path: str | os.PathLike[str] | None, runs: Path) -> list[_Match]:
-    """Return the regular files that a pattern finds now, named relative to its base; the runs' own are passed over."""
+def _matches(pattern: str | os.PathLike[str], base_path: str | os.PathLike[str] | None, run: RunDir) -> list[_Match]:
+    """Return the regular files that a pattern finds now, named relative to its base; the runs' own are passed over.
+
+    What a script has put into its own run's directory is none of those, and named relative to that.
+    """
     whole = os.path.abspath(os.fspath(pattern))  # noqa: PTH100  # ".." must be gone, links must not be followed
-    base = _base(str(pattern), whole, base_path)
+    inside = Path(whole).is_relative_to(run.path) and not any(
+        map(is_ours, Path(whole).relative_to(run.path).parts[:1] or ("files",))
+    )
+    base = str(run.path) if inside and base_path is None else _base(str(pattern), whole, base_path)
     if not Path(whole).is_relative_to(base):
         raise UsageError(f"save({str(pattern)!r}): it leads out of {base}; base_path= names a folder above it")
     found: list[_Match] = []
@@ -171,7 +189,7 @@ def _matches(pattern: str | os.PathLike[str], base_path: str | os.PathLike[str] 
         paths = []
     for path in paths:
         name = Path(path).relative_to(base).as_posix()
-        if not os.path.isfile(path) or Path(path).resolve().is_relative_to(runs.resolve()):  # noqa: PTH113
+        if not os.path.isfile(path) or (not inside and _is_below(path, run.path.parent)):  # noqa: PTH113
             continue
         if not is_safe_path(name) or len(found) == MAX_FILES:
             why = f"more than {MAX_FILES:,} files" if len(found) == MAX_FILES else "its name cannot be kept"
@@ -179,6 +197,10 @@ def _matches(pattern: str | os.PathLike[str], base_path: str | os.PathLike[str] 
             continue
         found.append(_Match(path, name))
     return found
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    return Path(path).resolve().is_relative_to(folder.resolve())
 
 
 def _base(pattern: str, whole: str, base_path: str | os.PathLike[str] | None) -> str:

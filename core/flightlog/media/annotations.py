@@ -137,7 +137,12 @@ def _mask(name: str, given: Mapping[str, Any]) -> tuple[bytes, str]:
     path = Path(given["path"])
     if path.suffix.lower() not in _MASK_SUFFIXES:
         raise UsageError(f"Image(masks=): {name}: a file ending in {', '.join(sorted(_MASK_SUFFIXES))} is needed")
-    return read_file(path, MAX_BYTES, f"Image(masks=): {name}"), path.suffix.lower()
+    from .image import is_whole
+
+    content = read_file(path, MAX_BYTES, f"Image(masks=): {name}")
+    if not is_whole(content):
+        raise UsageError(f"Image(masks=): {name}: {path} is cut off, or no image")
+    return content, path.suffix.lower()
 
 
 def _mask_png(name: str, data: Any) -> bytes:

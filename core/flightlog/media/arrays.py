@@ -26,6 +26,8 @@ def as_array(data: Any, what: str) -> NDArray[Any]:
     np = numpy(what)
     if callable(getattr(data, "detach", None)):
         data = data.detach().cpu()
+        for resolve in ("resolve_conj", "resolve_neg"):  # a view that is yet to be computed
+            data = getattr(data, resolve, lambda data=data: data)()
         if str(data.dtype).startswith(("torch.bfloat16", "torch.float8")):
             data = data.float()
     try:

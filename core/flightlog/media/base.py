@@ -29,6 +29,7 @@ Entry = dict[str, Any]
 
 MAX_CAPTION = 4096
 MAX_ENTRIES = 1000
+MAX_DEPTH = 8
 MAX_RECORD = 512 << 10
 _UNSAFE = re.compile(r"[^\w.+=@ -]|^\.+")
 
@@ -120,18 +121,34 @@ class KeyFolder:
 
     Attributes:
         parts: entries of the files that other files refer to, by path.
+        above: the ids of the tables that are being written into it, the outermost first.
     """
 
-    def __init__(self, files: Path, key: str, parts: dict[str, Entry] | None = None, of_parts: bool = False) -> None:
+    def __init__(
+        self,
+        files: Path,
+        key: str,
+        parts: dict[str, Entry] | None = None,
+        of_parts: bool = False,
+        above: tuple[int, ...] = (),
+    ) -> None:
         self._files = files
         self._key = key
         self._folder = Path("media", *(_folder_name(part) for part in key.split("/")[:8]))
         self._of_parts = of_parts
         self.parts = {} if parts is None else parts
+        self.above = above
 
-    def for_parts(self) -> KeyFolder:
-        """Return the same folder for files that another one refers to: each is noted under `parts`."""
-        return KeyFolder(self._files, self._key, self.parts, of_parts=True)
+    def for_parts(self, of: Media | None = None) -> KeyFolder:
+        """Return the same folder for files that another one refers to: each is noted under `parts`.
+
+        Args:
+            of: the medium that refers to them, where it may hold media of its own kind.
+        """
+        above = self.above if of is None else (*self.above, id(of))
+        if len(above) > MAX_DEPTH:
+            raise UsageError(f"tables in tables, more than {MAX_DEPTH} deep")
+        return KeyFolder(self._files, self._key, self.parts, of_parts=True, above=above)
 
     def put(self, content: Payload, suffix: str) -> Entry:
         """Write a file and return {path, size, sha256}, the path relative to `files/`.

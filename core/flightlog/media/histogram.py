@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_BINS = 512
+MAX_YIELDED = 4 << 20
 _BLOCK = 1 << 20
 
 
@@ -21,7 +23,8 @@ class Histogram(Media):
     """A histogram for `log()`.
 
     Args:
-        sequence: the values, an array, tensor or list of any shape; NaN and infinities are counted apart.
+        sequence: the values, an array, tensor or list of any shape, or a generator of at most 4 Mi of them; NaN
+            and infinities are counted apart.
         np_histogram: or a histogram as `numpy.histogram` returns it: (counts, edges), one edge more than counts.
         num_bins: into how many bins of equal width the values are sorted, at most 512.
 
@@ -59,11 +62,21 @@ class Histogram(Media):
 
 
 def _counted(sequence: Any, num_bins: int) -> Entry:
-    values = as_array(sequence, "Histogram()").reshape(-1)
+    values = as_array(_listed(sequence), "Histogram()").reshape(-1)
     if not 1 <= int(num_bins) <= MAX_BINS:
         raise UsageError(f"Histogram(num_bins={num_bins!r}): 1 to {MAX_BINS} bins")
     counts, edges, apart = count(values, int(num_bins))
     return {"counts": counts.tolist(), "edges": edges.tolist(), **({"nonfinite": apart} if apart else {})}
+
+
+def _listed(sequence: Any) -> Any:
+    """Return what a generator gives, up to a bound, since it may have no end; anything else as it is."""
+    if not isinstance(sequence, Iterator):
+        return sequence
+    found = list(itertools.islice(sequence, MAX_YIELDED + 1))
+    if len(found) > MAX_YIELDED:
+        raise UsageError(f"Histogram(): a generator of more than {MAX_YIELDED:,} values; give an array")
+    return found
 
 
 def count(values: NDArray[Any], bins: int) -> tuple[NDArray[Any], NDArray[Any], int]:

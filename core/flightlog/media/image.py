@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,11 +114,57 @@ def _from_path(path: Path) -> _Picture:
     content = read_file(path, MAX_BYTES, what)
     try:
         with pillow("flightlog.Image").open(io.BytesIO(content)) as image:
-            return content, suffix, image.size
+            size = image.size
+            _check_pixels(*size)
+            whole = is_whole(content)
+            if whole is False:
+                raise UsageError(f"{what}: it is cut off, or damaged")
+            if whole is None:
+                image.load()  # the decoder's word counts: it raises where something is missing
+        return content, suffix, size
     except MissingDependency:
+        if not is_whole(content):
+            raise UsageError(f"{what}: it is cut off, damaged, or no image") from None
         return content, suffix, None
+    except UsageError:
+        raise
     except Exception as error:  # Pillow raises whatever its decoders raise
         raise UsageError(f"{what}: not a readable image ({error})") from None
+
+
+def is_whole(content: bytes) -> bool | None:
+    """Tell by its marks whether an image file has an end: one that was cut off has none. Nothing is decoded.
+
+    Returns:
+        None where they do not tell: of another format, or one whose end may be missing (a camera's JPEG).
+
+    https://www.w3.org/TR/png-3/, ITU T.81 (annex B), GIF89a, https://developers.google.com/speed/webp/docs/riff_container
+    """
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _is_whole_png(content)
+    if content.startswith(b"\xff\xd8"):
+        return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda") > 0 or None
+    if content[:6] in (b"GIF87a", b"GIF89a"):
+        return content.rstrip(b"\0").endswith(b";")
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return len(content) >= 8 + int.from_bytes(content[4:8], "little")
+    if content[:2] == b"BM":
+        size = int.from_bytes(content[2:6], "little")
+        return len(content) >= size if size > 26 else None
+    return None
+
+
+def _is_whole_png(content: bytes) -> bool:
+    """Walk over a PNG's chunks, each with its checksum, up to the last."""
+    at = 8
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        if end + 4 > len(content) or zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return False
+        if content[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 def _encoded(data: Any, mode: str | None, file_type: str, normalize: bool) -> _Picture:

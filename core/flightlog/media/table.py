@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import MissingDependency, UsageError
@@ -26,7 +26,7 @@ class Table(Media):
 
     Args:
         columns: the names of the columns; without them "Input", "Output", "Expected", or a DataFrame's own.
-        data: the rows, each a sequence of as many cells; a numpy array of two axes; or a DataFrame.
+        data: the rows, a list or generator of sequences of as many cells; a numpy array of two axes; or a DataFrame.
         rows: the same as `data`, an older name.
         dataframe: a pandas or polars DataFrame; the index of a pandas one is not kept.
         dtype, optional, allow_mixed_types, log_mode: taken so that scripts written for wandb run. Columns take any
@@ -150,11 +150,13 @@ class Table(Media):
     def write(self, folder: KeyFolder) -> Entry:
         if self._fault is not None:
             raise self._fault
+        if id(self) in folder.above:
+            raise UsageError("Table(): it holds itself, in a cell")
         rows = list(self._rows)
         if any(len(row) != len(self._columns) for row in rows):
             raise UsageError("Table(): a column was added while it was logged")
         types = [column_type(row[at] for row in rows) for at in range(len(self._columns))]
-        content = table_json(self._columns, types, with_entries(rows, types, folder.for_parts()))
+        content = table_json(self._columns, types, with_entries(rows, types, folder.for_parts(self)))
         facts = {"rows": len(rows), "columns": len(self._columns)}
         if self._left_out:
             facts["left_out"] = self._left_out
@@ -260,10 +262,10 @@ def _as_rows(data: Any) -> list[Any]:
 
 
 def _as_list(data: Any) -> list[Any]:
-    """Return a list, array, tensor, Series or other sequence as a list.
+    """Return a list, array, tensor, Series, generator or other iterable as a list.
 
     Raises:
-        UsageError: it is none; a generator is none, since it may have no end.
+        UsageError: it is none.
     """
     check_items(data, MAX_CELLS, "Table()")
     if isinstance(data, list | tuple):
@@ -273,8 +275,8 @@ def _as_list(data: Any) -> list[Any]:
             found = getattr(data, method)()
             if isinstance(found, list):
                 return found
-    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        return list(data)
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping):
+        return list(itertools.islice(data, MAX_ROWS + 1))  # one more than there may be; a generator may have no end
     raise UsageError(f"Table(): {type(data).__name__} is no list of rows or cells")
 
 

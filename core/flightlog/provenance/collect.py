@@ -112,16 +112,34 @@ class Collector:
 
         self._store = CodeStore(self._files, secrets=secret_values(os.environ))
         self._parts = _parts(self._store, Path(self._folder), self._save_code, self._allow)
-        for name, part in self._parts.items():
-            try:
-                found = _plain(part())
-            except Exception as error:  # what a driver, a file system, a library may raise; the other parts are kept
-                with self._lock:
-                    self._failed[name] = text(f"{type(error).__name__}: {error}")[:300]
-                continue
-            with self._lock:
-                self._found[name] = found
+        beside = self._begin_beside("git")  # which waits for processes and disks, while the others compute
+        for name in self._parts:
+            if beside is None or name != "git":
+                self._find(name)
+        if beside is not None:
+            beside.join()
         return self._data()
+
+    def _begin_beside(self, name: str) -> threading.Thread | None:
+        """Find a part out on a thread of its own; None where there is no such part, or no thread can be started."""
+        if name not in self._parts:
+            return None
+        thread = threading.Thread(target=self._find, args=(name,), name=f"flightlog-{name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return None
+        return thread
+
+    def _find(self, name: str) -> None:
+        try:
+            found = _plain(self._parts[name]())
+        except Exception as error:  # what a driver, a file system, a library may raise; the other parts are kept
+            with self._lock:
+                self._failed[name] = text(f"{type(error).__name__}: {error}")[:300]
+            return
+        with self._lock:
+            self._found[name] = found
 
     def _run(self) -> None:
         with guarded("collecting provenance"):

@@ -14,10 +14,10 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..redact import redact_text
 from .ignore import Ignore
@@ -49,6 +49,9 @@ _DIFF = (
     "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--ignore-submodules=dirty", "--full-index",
     "--src-prefix=a/", "--dst-prefix=b/", "--unified=3",
 )  # fmt: skip
+
+
+T = TypeVar("T")
 
 
 class GitFailed(Exception):
@@ -140,14 +143,46 @@ def describe(start: Path, store: CodeStore | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"root": os.fspath(root)}
     try:
         repository = Repository(root)
+        # Each waits for a process of its own, and several seconds in a large repository on a slow disk.
+        remote = _Later(lambda: _remote(repository))
+        untracked = _Later(lambda: _untracked(repository)) if store is not None else None
         facts.update(_standing(repository))
-        facts.update(_commit(repository, facts.get("commit")))
-        facts.update(_remote(repository))
-        if store is not None:
-            facts.update(_difference(repository, facts.get("commit"), store))
+        commit = _Later(lambda: _commit(repository, facts["commit"]))
+        if untracked is not None and store is not None:
+            facts.update(_difference(repository, facts["commit"], untracked.result(), store))
+        facts.update(commit.result())
+        facts.update(remote.result())
     except (GitFailed, OSError, ValueError) as error:
         facts["error"] = redact_text(str(error), prose=True)[:500]
     return facts
+
+
+class _Later(Generic[T]):
+    """What a function returns, called on a thread of its own."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._found: list[T] = []
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="flightlog-git", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads for this user, or the interpreter is shutting down
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self._found.append(self._function())
+        except Exception as error:
+            self._error = error
+
+    def result(self) -> T:
+        """Wait for it. Raises what the function has raised."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._found[0]
 
 
 def _standing(repository: Repository) -> dict[str, Any]:
@@ -202,11 +237,21 @@ def _remote(repository: Repository) -> dict[str, Any]:
 # -- what is not committed ---------------------------------------------------------------------------------------------
 
 
-def _difference(repository: Repository, commit: str | None, store: CodeStore) -> dict[str, Any]:
-    """Keep the difference from the commit as a patch that `git apply` takes, and say what is missing from it."""
+def _untracked(repository: Repository) -> _Answer:
+    """Return the names of the files that git does not know and does not ignore, each ended by a NUL."""
+    return repository.ask("ls-files", "--others", "--exclude-standard", "-z")
+
+
+def _difference(repository: Repository, commit: str | None, listed: _Answer, store: CodeStore) -> dict[str, Any]:
+    """Keep the difference from the commit as a patch that `git apply` takes, and say what is missing from it.
+
+    Args:
+        repository: it. commit: the commit; None before the first. listed: the untracked files. store: takes the patch.
+    """
     answer = repository.ask(*_DIFF, commit, "--", limit=MAX_DIFF) if commit else _Answer(b"", True)
     patch, hidden = _without_key_files(answer.output if answer.whole else _whole_files(answer.output))
-    listed = repository.ask("ls-files", "--others", "--exclude-standard", "-z", *(() if commit else ("--cached",)))
+    if not commit:
+        listed = repository.ask("ls-files", "--others", "--exclude-standard", "-z", "--cached")
     names = [os.fsdecode(name) for name in listed.output.split(b"\0") if name]
     if not listed.whole:
         names = names[:-1]
