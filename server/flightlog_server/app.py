@@ -27,7 +27,7 @@ from .store.objects import Objects
 
 MAX_BODY = 1 << 20
 _OPEN = ("/api/v1/hello", "/api/v1/session")
-_STREAMS = ("/packs", "/files")
+_STREAMS = ("/packs", "/files", "/parcels")
 _INLINE_SCRIPT = "; script-src 'self' 'unsafe-inline'"
 _HEADERS = {
     "Content-Security-Policy": (

@@ -24,12 +24,13 @@ from .store.schema import artifact_aliases, artifact_versions, files, runs
 _HASH = 32
 _VARIABLES = 500
 _PIECE = 256 << 10
+_BREATH = 64  # chunks
 
 
 def checked_rows(
     connection: Connection, objects: Objects, run: Any, named: Sequence[ChunkedFile]
-) -> list[dict[str, Any]]:
-    """Return the rows of files of a run that are made of chunks which are here.
+) -> Iterator[dict[str, Any] | None]:
+    """Yield the rows of files of a run that are made of chunks which are here, and None now and then.
 
     The bytes are read once more and hashed: a receipt says of every file that it is whole. That takes a while, so it is
     done before the transaction that writes.
@@ -42,20 +43,21 @@ def checked_rows(
     missing = sorted({h.hex() for h in wanted} - {h.hex() for h in here})
     if missing:
         raise ApiError(409, "missing_chunks", f"{len(missing)} chunks are not here yet.", missing=missing[:10_000])
-    rows = []
     for file in named:
         hashes = [bytes.fromhex(sha256) for sha256, _ in file.chunks]
-        _verify(objects, file, [here[h] for h in hashes])
-        rows.append(
-            {
-                "run_id": run.id,
-                "path": file.entry.path,
-                "size": file.entry.size,
-                "sha256": bytes.fromhex(file.entry.sha256),
-                "chunks": b"".join(hashes),
-            }
-        )
-    return rows
+        yield from _verify(objects, file, [here[h] for h in hashes])
+        yield row_of(run.id, file)
+
+
+def row_of(run_id: int, file: ChunkedFile) -> dict[str, Any]:
+    """Return the row of a file."""
+    return {
+        "run_id": run_id,
+        "path": file.entry.path,
+        "size": file.entry.size,
+        "sha256": bytes.fromhex(file.entry.sha256),
+        "chunks": b"".join(bytes.fromhex(sha256) for sha256, _ in file.chunks),
+    }
 
 
 def commit_files(connection: Connection, run: Any, rows: list[dict[str, Any]]) -> None:
@@ -64,13 +66,15 @@ def commit_files(connection: Connection, run: Any, rows: list[dict[str, Any]]) -
     connection.execute(runs.update().where(runs.c.id == run.id).values(version=runs.c.version + 1))
 
 
-def _verify(objects: Objects, file: ChunkedFile, parts: Sequence[Place]) -> None:
+def _verify(objects: Objects, file: ChunkedFile, parts: Sequence[Place]) -> Iterator[None]:
     if len(parts) == 1 and file.chunks[0][0] == file.entry.sha256 and parts[0].size == file.entry.size:
         return  # a file of one chunk, which was hashed when it came
     whole, size = hashlib.sha256(), 0
-    for content in stream(objects, parts):
+    for number, content in enumerate(stream(objects, parts), 1):
         whole.update(content)
         size += len(content)
+        if number % _BREATH == 0:
+            yield None
     if whole.hexdigest() != file.entry.sha256 or size != file.entry.size:
         raise malformed(f"{file.entry.path}: its chunks do not make up the file that was named.")
 

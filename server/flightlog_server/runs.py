@@ -14,7 +14,7 @@ from flightlog.journal.values import nonfinite_paths, spell
 from flightlog.protocol.names import friendly_name
 
 from .accounts import Account, workspace_id
-from .errors import not_found
+from .errors import ApiError, not_found
 from .store.database import insert_new
 from .store.schema import members, projects, runs, users, workspaces, writers
 
@@ -43,13 +43,26 @@ def run_row(
     ).first()
     if row is None:
         raise not_found(f"run {run_id!r} in {workspace}/{project}")
+    if row.deleted_at is not None:
+        raise gone(run_id)
     return row
 
 
 def ensure_run(
-    connection: Connection, account: Account, workspace: str, project: str, run_id: str, *, alive: bool
+    connection: Connection,
+    account: Account,
+    workspace: str,
+    project: str,
+    run_id: str,
+    *,
+    alive: bool,
+    restore: bool = False,
 ) -> Any:
-    """Return a run's row, made if this is the first that is heard of it; note whether it is alive."""
+    """Return a run's row, made if this is the first that is heard of it; note whether it is alive.
+
+    Raises:
+        ApiError: the account may not write there; 410 where the run was deleted, unless it is to be restored.
+    """
     home = workspace_id(connection, account, workspace, role="member")
     now = time.time()
     insert_new(connection, projects, [{"workspace_id": home, "name": project, "created_at": now}])
@@ -81,9 +94,17 @@ def ensure_run(
             )
         )
         row = connection.execute(sa.select(runs).filter_by(**key)).one()
-    elif row.alive != alive:
-        connection.execute(runs.update().where(runs.c.id == row.id).values(alive=alive, version=runs.c.version + 1))
+    elif row.deleted_at is not None and not restore:
+        raise gone(run_id)
+    elif row.alive != alive or row.deleted_at is not None:
+        facts = {"alive": alive, "deleted_at": None, "version": runs.c.version + 1}
+        connection.execute(runs.update().where(runs.c.id == row.id).values(facts))
     return row
+
+
+def gone(run_id: str) -> ApiError:
+    """Return the answer to a sync of a run that was deleted."""
+    return ApiError(410, "gone", f"Run {run_id!r} was deleted here.")
 
 
 def rewinds_of(connection: Connection, run_row_id: int) -> Rewinds:
@@ -156,12 +177,13 @@ def list_runs(connection: Connection, project_id: int, limit: int, offset: int) 
     """Return a page of a project's runs, the newest start first, and how many there are."""
     page = (
         _joined()
-        .where(runs.c.project_id == project_id)
+        .where(runs.c.project_id == project_id, runs.c.deleted_at.is_(None))
         .order_by(sa.func.coalesce(runs.c.started_at, runs.c.created_at).desc(), runs.c.id.desc())
         .limit(limit)
         .offset(offset)
     )
-    total = connection.execute(sa.select(sa.func.count()).where(runs.c.project_id == project_id)).scalar_one()
+    there = sa.select(sa.func.count()).where(runs.c.project_id == project_id, runs.c.deleted_at.is_(None))
+    total = connection.execute(there).scalar_one()
     return {"runs": [_shown(row) for row in connection.execute(page)], "total": total}
 
 
@@ -179,7 +201,7 @@ def list_projects(connection: Connection, account: Account) -> list[dict[str, An
         .select_from(
             members.join(workspaces, members.c.workspace_id == workspaces.c.id)
             .join(projects, projects.c.workspace_id == workspaces.c.id)
-            .outerjoin(runs, runs.c.project_id == projects.c.id)
+            .outerjoin(runs, sa.and_(runs.c.project_id == projects.c.id, runs.c.deleted_at.is_(None)))
         )
         .where(members.c.user_id == account.id)
         .group_by(workspaces.c.name, projects.c.name)

@@ -130,7 +130,7 @@ class Delivery:
         try:
             registered = self._call(lambda: self._client.json("PUT", run_path, json=about))
         except GoneError:
-            self._remember(outcome, gone=True)
+            remember(outcome, self._client.origin, self._server_id, gone=True)
             raise
         with self._client.understood():
             outcome.url = self._client.origin + str(registered["run"]["url"])
@@ -138,8 +138,8 @@ class Delivery:
         self._deliver_records(outcome, run_path, _states(registered), named)
         self._deliver_files(outcome, run_path, named)
         receipt = self._receipt(run_path)
-        self._judge(outcome, receipt)
-        self._remember(outcome)
+        judge(outcome, receipt)
+        remember(outcome, self._client.origin, self._server_id)
         return outcome
 
     def _call(self, attempt: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -212,47 +212,50 @@ class Delivery:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise PermanentError(f"{self._client.origin} sent a receipt that cannot be understood") from None
 
-    def _judge(self, outcome: Outcome, receipt: Receipt) -> None:
-        """Compare the receipt with this disk; what does not fit becomes a fault."""
-        before = len(outcome.faults)
-        for done in outcome.writers.values():
-            there = receipt.writers.get(done.name)
-            if there is None:
-                if done.last:
-                    outcome.faults.append(f"the receipt does not name writer {done.name}")
-                continue
-            lacks = difference(sorted(there.lost), done.report.missing, done.last)
-            if lacks:
-                outcome.faults.append(f"the server lacks seq {format_ranges(lacks)} of writer {done.name}")
-            elif done.report.missing or done.confirmed:
-                continue  # what this disk cannot give is named already; what the server compared needs no more
-            elif (there.last, there.digest) != (done.last, done.digest):
-                outcome.faults.append(f"the receipt for writer {done.name} is not what this disk holds")
-        for path, facts in outcome.files.items():
-            if receipt.files.get(path) != facts:
-                outcome.faults.append(f"the receipt for {path} is not what this disk holds")
-        spec_only = before == 1 and bool(outcome.identity.spec_fault)
-        outcome.complete = not outcome.faults or (spec_only and len(outcome.faults) == 1)
 
-    def _remember(self, outcome: Outcome, *, gone: bool = False) -> None:
-        known = state.load(outcome.directory)
-        known[self._client.origin] = state.Synced(
-            server_id=self._server_id,
-            workspace=outcome.workspace,
-            project=outcome.identity.project,
-            url=outcome.url,
-            run_id=outcome.identity.id,
-            gone=gone,
-            journal=outcome.journal,
-            complete=outcome.complete,
-            alive=outcome.alive,
-            synced_at=time.time(),
-            faults=outcome.faults[:100],
-        )
-        try:
-            state.save(outcome.directory, known)
-        except OSError as error:
-            outcome.faults.append(f"sync.json cannot be written, so the next sync looks at this run again: {error}")
+def judge(outcome: Outcome, receipt: Receipt) -> None:
+    """Compare a receipt with this disk; what does not fit becomes a fault."""
+    before = len(outcome.faults)
+    for done in outcome.writers.values():
+        there = receipt.writers.get(done.name)
+        if there is None:
+            if done.last:
+                outcome.faults.append(f"the receipt does not name writer {done.name}")
+            continue
+        lacks = difference(sorted(there.lost), done.report.missing, done.last)
+        if lacks:
+            outcome.faults.append(f"the server lacks seq {format_ranges(lacks)} of writer {done.name}")
+        elif done.report.missing or done.confirmed:
+            continue  # what this disk cannot give is named already; what the server compared needs no more
+        elif (there.last, there.digest) != (done.last, done.digest):
+            outcome.faults.append(f"the receipt for writer {done.name} is not what this disk holds")
+    for path, facts in outcome.files.items():
+        if receipt.files.get(path) != facts:
+            outcome.faults.append(f"the receipt for {path} is not what this disk holds")
+    spec_only = before == 1 and bool(outcome.identity.spec_fault)
+    outcome.complete = not outcome.faults or (spec_only and len(outcome.faults) == 1)
+
+
+def remember(outcome: Outcome, origin: str, server_id: str, *, gone: bool = False) -> None:
+    """Note in sync.json what the server has of a run, or that it was deleted there."""
+    known = state.load(outcome.directory)
+    known[origin] = state.Synced(
+        server_id=server_id,
+        workspace=outcome.workspace,
+        project=outcome.identity.project,
+        url=outcome.url,
+        run_id=outcome.identity.id,
+        gone=gone,
+        journal=outcome.journal,
+        complete=outcome.complete,
+        alive=outcome.alive,
+        synced_at=time.time(),
+        faults=outcome.faults[:100],
+    )
+    try:
+        state.save(outcome.directory, known)
+    except OSError as error:
+        outcome.faults.append(f"sync.json cannot be written, so the next sync looks at this run again: {error}")
 
 
 def _states(registered: dict[str, Any]) -> dict[str, WriterState]:

@@ -6,6 +6,7 @@ taken by then stays taken.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -87,13 +88,21 @@ class Pool(Generic[T, R]):
             yield done.get().result()
 
     def _run(self) -> None:
-        with self._make_client() as client:
+        with contextlib.ExitStack() as stack:
+            clients: list[Client] = []
             while (job := self._tasks.get()) is not None:
-                task, promise = job
-                promise.keep(lambda task=task: self._work(task, client))  # type: ignore[misc]
-                del job, task, promise  # a pack is no longer held in memory while the next is waited for
+                self._one(*job, clients, stack)
+                del job  # a pack is no longer held in memory while the next is waited for
                 with self._lock:
                     self._idle += 1
+
+    def _one(self, task: T, promise: Promise[R], clients: list[Client], stack: contextlib.ExitStack) -> None:
+        def work() -> R:
+            if not clients:
+                clients.append(stack.enter_context(self._make_client()))
+            return self._work(task, clients[0])
+
+        promise.keep(work)
 
 
 class Promise(Generic[R]):

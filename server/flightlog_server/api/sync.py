@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from typing import IO, Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from flightlog.protocol.manifest import is_safe_path, is_sha256
@@ -23,21 +25,25 @@ from flightlog.protocol.messages import (
     parse_ranges,
 )
 from flightlog.protocol.names import name_fault
+from flightlog.protocol.parcel import decode
 
-from .. import files, ingest
+from .. import files, ingest, parcels
+from ..accounts import Account
 from ..errors import ApiError, malformed, not_found
 from ..runs import ensure_run, project_row, run_row, show
 from ..store import packs
-from .common import AccountOf, Json, PartsOf
+from .common import AccountOf, Json, Parts, PartsOf
 
 router = APIRouter(tags=["sync"])
 _MAX_JSON = 64 << 20
+_LONG_WORK = 1 << 30
 
 
 class Register(BaseModel):
     """What a client says of a run before it delivers it."""
 
     alive: bool
+    restore: bool = False
 
 
 class Hashes(BaseModel):
@@ -75,10 +81,27 @@ def register(
         if fault:
             raise malformed(f"The {what} {name!r} cannot be used: {fault}.")
     with parts.database.write() as connection:
-        row = ensure_run(connection, account, workspace, project, run_id, alive=body.alive)
+        row = ensure_run(connection, account, workspace, project, run_id, alive=body.alive, restore=body.restore)
         states = ingest.writer_states(connection, row.id)
         shown = show(connection, row.id)
     return {"run": shown, "writers": {name: state.to_json() for name, state in states.items()}}
+
+
+@router.post("/parcels")
+async def parcel(request: Request, parts: PartsOf, account: AccountOf) -> Json:
+    """Store many small runs (flightlog.protocol.parcel, zstd); what came of each, in order."""
+    with tempfile.SpooledTemporaryFile(max_size=1 << 20) as spool:
+        await _body(request, MAX_BATCH + (1 << 20), spool)
+        content = spool.read()
+
+    def work() -> list[dict[str, Any]]:
+        try:
+            runs = decode(ingest.decompress(content))
+        except (ValueError, RecursionError) as error:
+            raise malformed(f"The body is no parcel: {error}") from None
+        return parcels.store(parts.database, parts.objects, account, runs)
+
+    return Json({"runs": await run_in_threadpool(work)})
 
 
 @router.post("/runs/{workspace}/{project}/{run_id}/records/{writer}")
@@ -158,36 +181,64 @@ async def pack(workspace: str, project: str, request: Request, parts: PartsOf, a
             return project_row(connection, account, workspace, project, role="member")
 
     row = await run_in_threadpool(find)
-    with tempfile.SpooledTemporaryFile(max_size=8 << 20) as spool:
-        await _body(request, MAX_PACK + (8 << 20), spool)
-        stored = await run_in_threadpool(packs.store_pack, parts.database, parts.objects, row.id, spool)
+    with parts.objects.stage() as staged:
+        await _body(request, MAX_PACK + (8 << 20), staged.file)
+        stored = await run_in_threadpool(packs.store_pack, parts.database, row.id, staged)
     return {"chunks": stored}
 
 
 @router.post("/runs/{workspace}/{project}/{run_id}/files")
 async def commit_files(
     workspace: str, project: str, run_id: str, request: Request, parts: PartsOf, account: AccountOf
-) -> dict[str, int]:
-    """Commit files of a run that are made of chunks which are here: `{"files": [{path, size, sha256, chunks}]}`."""
+) -> Response:
+    """Commit files of a run that are made of chunks which are here: `{"files": [{path, size, sha256, chunks}]}`.
+
+    All of them are read once more. Where that takes a while the answer begins with blanks, so that nobody on the way
+    takes it for dead; what goes wrong by then stands in it as `{"error": …, "detail": …, "status": 409}`.
+    """
     with tempfile.SpooledTemporaryFile(max_size=1 << 20) as spool:
         await _body(request, _MAX_JSON, spool)
         content = spool.read()
+    named = await run_in_threadpool(_chunked_files, content)
+    work = _committing(parts, account, (workspace, project, run_id), named)
+    if sum(file.entry.size for file in named) < _LONG_WORK:
+        return Json(await run_in_threadpool(lambda: next(filter(None, work))))
+    return StreamingResponse(_spoken(work), media_type="application/json")
 
-    def work() -> int:
-        try:
-            named = [ChunkedFile.from_json(item) for item in orjson.loads(content)["files"][: MAX_ASKED + 1]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise malformed(f"The body does not name files: {error}") from None
-        if len(named) > MAX_ASKED:
-            raise ApiError(413, "too_large", f"At most {MAX_ASKED} files are committed at once.")
-        with parts.database.read() as connection:
-            row = run_row(connection, account, workspace, project, run_id, role="member")
-            rows = files.checked_rows(connection, parts.objects, row, named)
-        with parts.database.write() as connection:
-            files.commit_files(connection, row, rows)
-        return len(named)
 
-    return {"files": await run_in_threadpool(work)}
+def _chunked_files(content: bytes) -> list[ChunkedFile]:
+    try:
+        named = [ChunkedFile.from_json(item) for item in orjson.loads(content)["files"][: MAX_ASKED + 1]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise malformed(f"The body does not name files: {error}") from None
+    if len(named) > MAX_ASKED:
+        raise ApiError(413, "too_large", f"At most {MAX_ASKED} files are committed at once.")
+    return named
+
+
+def _committing(
+    parts: Parts, account: Account, run: tuple[str, str, str], named: list[ChunkedFile]
+) -> Iterator[dict[str, Any] | None]:
+    """Commit files; yield None now and then, and the answer at the end."""
+    with parts.database.read() as connection:
+        row = run_row(connection, account, *run, role="member")
+        rows = []
+        for step in files.checked_rows(connection, parts.objects, row, named):
+            if step is None:
+                yield None
+            else:
+                rows.append(step)
+    with parts.database.write() as connection:
+        files.commit_files(connection, row, rows)
+    yield {"files": len(named)}
+
+
+def _spoken(work: Iterator[dict[str, Any] | None]) -> Iterator[bytes]:
+    try:
+        for step in work:
+            yield b" " if step is None else orjson.dumps(step)
+    except ApiError as error:
+        yield orjson.dumps({**error.body, "status": error.status})
 
 
 @router.post("/runs/{workspace}/{project}/{run_id}/manifests")

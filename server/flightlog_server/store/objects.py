@@ -8,14 +8,32 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Protocol
 
 from flightlog.journal.writer import fsync_folder
 
+INCOMING = "incoming"  # objects in the making
+
+
+class Staged(Protocol):
+    """An object that is being made: `file` is written and read at will, then it is stored, or nothing is left of it."""
+
+    file: IO[bytes]
+
+    def store(self, key: str) -> None:
+        """Make it the object under a key, durably. Raises OSError; then there is no object."""
+        ...
+
 
 class Objects(Protocol):
     """What the server asks of a place for objects."""
+
+    def stage(self) -> AbstractContextManager[Staged]:
+        """Return what an object is made in, near to where it will lie. Raises OSError."""
+        ...
 
     def put(self, key: str, content: IO[bytes]) -> None:
         """Store a stream under a key, durably. Raises OSError; then there is no object."""
@@ -29,6 +47,27 @@ class Objects(Protocol):
         """Remove an object, if it is there."""
         ...
 
+    def list(self) -> Iterator[tuple[str, float]]:
+        """Yield every key and when it was stored (the store's clock), those of objects in the making among them."""
+        ...
+
+
+class _StagedFile:
+    def __init__(self, folder: Path, file: IO[bytes]) -> None:
+        self._folder = folder
+        self.file = file
+
+    def store(self, key: str) -> None:
+        path = self._folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        os.replace(self.file.name, path)
+        for folder in (path.parent, *path.parent.parents):
+            fsync_folder(folder)
+            if folder == self._folder:
+                break
+
 
 class LocalObjects:
     """Objects as files below a folder; keys are made by the server and contain no "..": they are its paths."""
@@ -37,25 +76,30 @@ class LocalObjects:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Staged]:
+        incoming = self._folder / INCOMING
+        incoming.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=incoming, delete=False) as file:
+            staged = _StagedFile(self._folder, file)
+            try:
+                yield staged
+            finally:
+                with contextlib.suppress(FileNotFoundError):  # it has been renamed
+                    os.unlink(file.name)
+
     def put(self, key: str, content: IO[bytes]) -> None:
-        path = self._folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(prefix=".put.", dir=path.parent)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                while block := content.read(1 << 20):
-                    file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            for folder in (path.parent, *path.parent.parents):
-                fsync_folder(folder)
-                if folder == self._folder:
-                    break
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with self.stage() as staged:
+            while block := content.read(1 << 20):
+                staged.file.write(block)
+            staged.store(key)
+
+    def list(self) -> Iterator[tuple[str, float]]:
+        for folder, _, names in os.walk(self._folder):
+            for name in names:
+                path = Path(folder) / name
+                with contextlib.suppress(FileNotFoundError):
+                    yield path.relative_to(self._folder).as_posix(), path.lstat().st_mtime
 
     def read(self, key: str, offset: int, size: int) -> bytes:
         with open(self._folder / key, "rb") as file:

@@ -21,7 +21,7 @@ from flightlog.protocol.messages import MAX_CHUNK
 
 from ..errors import malformed
 from .database import Database, insert_new
-from .objects import Objects
+from .objects import Objects, Staged
 from .schema import chunks, packs
 
 _VARIABLES = 500
@@ -52,11 +52,13 @@ def places(connection: Connection, project_id: int, hashes: Iterable[bytes]) -> 
     return found
 
 
-def store_pack(database: Database, objects: Objects, project_id: int, pack: IO[bytes]) -> int:
+def store_pack(database: Database, project_id: int, pack: Staged) -> int:
     """Verify a pack and store it; object first, rows second, so that a crash leaves at most an orphan.
 
+    Chunks that are here already are not stored again: of a pack that was sent twice, nothing is.
+
     Args:
-        pack: a seekable file, at its beginning.
+        pack: the pack, at its beginning.
 
     Returns:
         How many chunks it held.
@@ -64,28 +66,32 @@ def store_pack(database: Database, objects: Objects, project_id: int, pack: IO[b
     Raises:
         ApiError: it is no pack, or a chunk is not what its name says.
     """
-    members = list(_verified(pack))
+    members = list(_verified(pack.file))
     if not members:
         raise malformed("The pack is empty.")
-    size = pack.seek(0, 2)
-    pack.seek(0)
+    with database.read() as connection:
+        here = places(connection, project_id, [digest for digest, _, _ in members])
+    if len(here) == len({digest for digest, _, _ in members}):
+        return len(members)
+    size = pack.file.seek(0, 2)
     key = f"packs/{project_id}/{uuid.uuid4().hex}.tar"
-    objects.put(key, pack)
+    pack.store(key)
     with database.write() as connection:
-        pack_id = connection.execute(
-            packs.insert()
-            .values(project_id=project_id, object=key, size=size, created_at=time.time())
-            .returning(packs.c.id)
-        ).scalar_one()
-        insert_new(
-            connection,
-            chunks,
-            [
-                {"project_id": project_id, "sha256": digest, "pack_id": pack_id, "offset": offset, "size": length}
-                for digest, offset, length in members
-            ],
-        )
+        note_pack(connection, project_id, key, size, members)
     return len(members)
+
+
+def note_pack(
+    connection: Connection, project_id: int, key: str, size: int, members: Iterable[tuple[bytes, int, int]]
+) -> None:
+    """Take note of an object with chunks, each as (SHA-256, offset, size)."""
+    facts = {"project_id": project_id, "object": key, "size": size, "created_at": time.time()}
+    pack_id = connection.execute(packs.insert().values(facts).returning(packs.c.id)).scalar_one()
+    rows = [
+        {"project_id": project_id, "sha256": digest, "pack_id": pack_id, "offset": offset, "size": length}
+        for digest, offset, length in members
+    ]
+    insert_new(connection, chunks, rows)
 
 
 def _verified(pack: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:

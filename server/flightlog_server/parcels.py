@@ -1,0 +1,136 @@
+"""Taking in many small runs at once: one transaction, one pack for their files, one receipt for each."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import uuid
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy.engine import Connection
+
+from flightlog.protocol.digest import JournalDigest
+from flightlog.protocol.messages import ChunkedFile, Receipt
+from flightlog.protocol.parcel import SmallRun
+
+from . import files, ingest
+from .accounts import Account
+from .errors import ApiError, malformed
+from .runs import ensure_run
+from .store import packs
+from .store.database import Database
+from .store.objects import Objects
+
+_EMPTY = JournalDigest().upto(0)
+Members = list[tuple[bytes, int, int]]
+
+
+def store(database: Database, objects: Objects, account: Account, parcel: Sequence[SmallRun]) -> list[dict[str, Any]]:
+    """Store runs, each whole or not at all.
+
+    Returns:
+        For each run its address, how many of its records are new, and its receipt; or the error that it met, as
+        `error`, `detail` and `status`.
+    """
+    homes, answers = _registered(database, account, parcel)
+    by_project: dict[int, list[SmallRun]] = {}
+    for run, home in zip(parcel, homes, strict=True):
+        if home is not None:
+            by_project.setdefault(home, []).append(run)
+    made = {project: _pack(database, objects, project, runs) for project, runs in by_project.items()}
+    with database.write() as connection:
+        for project, pack in made.items():
+            if pack is not None:
+                packs.note_pack(connection, project, *pack)
+        for index, run in enumerate(parcel):
+            if homes[index] is not None:
+                try:
+                    with connection.begin_nested():
+                        answers[index] = _one(connection, objects, account, run)
+                except ApiError as error:
+                    answers[index] = refused(error)
+    return answers
+
+
+def refused(error: ApiError) -> dict[str, Any]:
+    """Return an error as it stands among the answers."""
+    return {**error.body, "status": error.status}
+
+
+def _registered(
+    database: Database, account: Account, parcel: Sequence[SmallRun]
+) -> tuple[list[int | None], list[dict[str, Any]]]:
+    """Make the runs known; return their projects, None for those that cannot be, and the answers to these."""
+    homes: list[int | None] = []
+    answers: list[dict[str, Any]] = []
+    with database.write() as connection:
+        for run in parcel:
+            try:
+                for entry, content in run.files:
+                    if hashlib.sha256(content).hexdigest() != entry.sha256:
+                        raise malformed(f"{entry.path} holds other bytes than its SHA-256 says.")
+                with connection.begin_nested():
+                    row = _ensure(connection, account, run)
+                homes.append(row.project_id)
+                answers.append({})
+            except ApiError as error:
+                homes.append(None)
+                answers.append(refused(error))
+    return homes, answers
+
+
+def _ensure(connection: Connection, account: Account, run: SmallRun) -> Any:
+    return ensure_run(connection, account, run.workspace, run.project, run.id, alive=run.alive, restore=run.restore)
+
+
+def _pack(
+    database: Database, objects: Objects, project: int, runs: Sequence[SmallRun]
+) -> tuple[str, int, Members] | None:
+    """Store the files that the project has no chunks of as one object; return its key, size and chunks."""
+    contents = {entry.sha256: content for run in runs for entry, content in run.files if content}
+    with database.read() as connection:
+        here = packs.places(connection, project, [bytes.fromhex(sha256) for sha256 in contents])
+    missing = {sha256: content for sha256, content in contents.items() if bytes.fromhex(sha256) not in here}
+    if not missing:
+        return None
+    members: Members = []
+    whole = BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sha256, content in missing.items():
+            member = tarfile.TarInfo(sha256)
+            member.size = len(content)
+            members.append((bytes.fromhex(sha256), whole.tell() + tarfile.BLOCKSIZE, len(content)))
+            tar.addfile(member, BytesIO(content))
+    size = whole.tell()
+    whole.seek(0)
+    key = f"packs/{project}/{uuid.uuid4().hex}.tar"
+    objects.put(key, whole)
+    return key, size, members
+
+
+def _one(connection: Connection, objects: Objects, account: Account, run: SmallRun) -> dict[str, Any]:
+    row = _ensure(connection, account, run)
+    before = {name: state.last for name, state in ingest.writer_states(connection, row.id).items()}
+    new = 0
+    for name, lines in run.writers.items():
+        if lines:
+            state = ingest.store(connection, objects, row, name, ingest.Batch(1, _EMPTY, lines, []))
+            new += max(0, state.last - before.get(name, 0))
+    rows = []
+    for entry, content in run.files:
+        chunks = ((entry.sha256, entry.size),) if content else ()
+        rows.append(files.row_of(row.id, ChunkedFile(entry, chunks)))
+    if rows:
+        files.commit_files(connection, row, rows)
+    for artifact in run.artifacts:
+        files.commit_artifact(connection, objects, row, artifact.manifest, artifact.aliases, artifact.at)
+    receipt = Receipt(ingest.writer_states(connection, row.id), files.files_of(connection, row.id))
+    return {"url": address_of(run), "new": new, "receipt": receipt.to_json()}
+
+
+def address_of(run: SmallRun) -> str:
+    """Return where the page shows a run."""
+    return "/w/" + "/".join(quote(name, safe="") for name in (run.workspace, run.project, "runs", run.id))
