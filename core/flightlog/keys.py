@@ -90,7 +90,7 @@ def store(origin: str, key: str, *, insecure: bool, use_keyring: bool = True) ->
     content["servers"][origin] = {**secret, "insecure": insecure}
     content["default"] = origin
     _write(content)
-    return str(_path()) if keyring is None else f"the keyring ({keyring})"
+    return str(credentials_file()) if keyring is None else f"the keyring ({keyring})"
 
 
 def forget(origin: str) -> bool:
