@@ -23,7 +23,7 @@ from .fleet import MIB, Forge, Training, record
 from .machine import Command, Machine, results
 from .proxy import Fault, Proxy, Rule
 from .service import Service
-from .truth import Truth, append, claim_holds, claims, corrupt, read_journal, sizes_of, there
+from .truth import Truth, append, claim_holds, claims, corrupt, is_there, read_journal, sizes_of, there
 
 # What one meets on a network, and what a sync gets over by trying again.
 FLEETING: dict[str, Fault] = {
@@ -407,6 +407,17 @@ class Scenario:
     def _all_is_well_so_far(self) -> None:
         claim_holds(self.run, self.proxy.url, self.server, self.path)
         Truth(self.runs, self.path).nothing_wrong_yet(self.server)
+        if self.chance.random() < 0.3:
+            self._status_is_true()
+
+    def _status_is_true(self) -> None:
+        sizes = sizes_of(self.run)
+        said = self.machine.start("status", self.run, "--server", self.proxy.url, "--all", "--json").wait()
+        assert said.code == 0, said
+        (result,) = results(said)
+        self.say(f"status: {result['status']}, {result['note']}")
+        if not result["pending"]:
+            is_there(self.run, sizes, self.server, self.path)
 
     def _converge(self) -> None:
         """The troubles are over."""
