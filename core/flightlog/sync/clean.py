@@ -151,9 +151,12 @@ def _take_away(aside: RunDir, path: Path, stays: list[Path]) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         os.rename(file, place)
     os.rename(aside.path, trash)
-    if stays:
-        os.rename(spare, path)
-    shutil.rmtree(trash)
+    try:
+        if stays:
+            os.rename(spare, path)
+        shutil.rmtree(trash)
+    except FileNotFoundError:  # another cleaning of this folder has finished it for us
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _finish_earlier(root: Path) -> None:
