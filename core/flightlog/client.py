@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import requests
+import requests.adapters
 import requests.auth
 
 from .errors import AuthError, DivergedError, FlightlogError, GoneError, PermanentError, RetryableError

@@ -11,9 +11,9 @@ from flightlog.cli import cli
 
 HEAD = """# The command line
 
-Every verb and option, as `flightlog VERB --help` says it. (Made by `python -m tests.cli.reference > docs/cli.md`; a test
-compares.) What they do together: [delivering](sync.md), [without a network](bundles.md), [online and live](live.md),
-[running a server](deployment.md).
+Every verb and option, as `flightlog VERB --help` says it. (Made by `python -m tests.cli.reference > docs/cli.md`; a
+test compares.) What they do together: [delivering](sync.md), [without a network](bundles.md),
+[online and live](live.md), [running a server](deployment.md).
 """
 
 

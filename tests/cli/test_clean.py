@@ -136,6 +136,23 @@ def test_somebodys_own_files_stay_and_are_no_run_any_more(
     assert "no runs" in quick("sync", home=home, cwd=place, **key).out
 
 
+def test_what_a_killed_writer_of_our_own_files_left_goes_with_the_run(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """A half-written sync.json or latest.spec beside the whole one is ours; a link, or a file like it, is not."""
+    run = recorded(place, run_id)
+    assert server.sync(place, home=home).code == 0
+    for name in (".sync.json.0a1b2c3d", ".latest.spec.zzzzzzzz"):
+        (run.path / name).write_bytes(b"{")
+    assert "1 run cleaned" in quick("clean", place, home=home, **key).out and not run.path.exists()
+    other = recorded(place, f"{run_id}b")
+    assert server.sync(place, home=home).code == 0
+    (other.path / ".sync.json.mine").write_bytes(b"{")
+    (other.path / ".sync.json.00000000").symlink_to("/etc/passwd")
+    assert "1 run cleaned" in quick("clean", place, home=home, **key).out
+    assert sorted(p.name for p in other.path.iterdir()) == [".sync.json.00000000", ".sync.json.mine"]
+
+
 @pytest.mark.parametrize("verb", ["clean", "sync"])
 def test_kept_artifacts_can_be_used_offline(
     server: Server, home: Path, place: Path, run_id: str, key: dict[str, str], verb: str

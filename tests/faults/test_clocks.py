@@ -89,7 +89,6 @@ def test_cleaning_by_a_wrong_clock(
     Truth([kept], training.address).compare(server)
 
 
-@pytest.mark.xfail(strict=True, reason="quiet is judged by the client's clock")
 def test_a_wrong_clock_does_not_make_a_run_quiet(
     training: Training, server: Service, forge: Forge, proxy: Proxy, tmp_path: Path
 ) -> None:

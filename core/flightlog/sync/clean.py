@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,9 @@ from .local import Identity
 from .stock import Stock
 
 QUIET_SECONDS = 24 * 3600.0
+# What flightlog itself keeps in a run directory, and what is left of it where it was killed while it wrote that.
+_FILES = ("sync.json", rundir.SPEC, ".gitignore", *followed.FILES)
+_OWN = re.compile("|".join([*map(re.escape, _FILES), *(rf"\.{re.escape(name)}\.[0-9a-z]{{8}}" for name in _FILES)]))
 _TRASH, _KEPT = ".flightlog-trash-", ".flightlog-kept-"
 
 
@@ -90,12 +95,25 @@ def reason_to_keep(directory: RunDir, identity: Identity, older_than: float = 0.
     """
     if local.alive(directory):
         return "it is still running"
-    quiet = time.time() - directory.last_growth()
+    quiet = _now(directory.path.parent) - directory.last_growth()
     if not identity.ended and quiet < QUIET_SECONDS:
         return "it did not finish, and has been quiet for less than 24 hours"
     if quiet < older_than:
         return "it is younger than was asked for"
     return None
+
+
+def _now(folder: Path) -> float:
+    """Return the time as it is where the runs are: the earlier of this machine's clock and their file system's own.
+
+    A clock that is a day ahead would make a run quiet that somebody is about to resume.
+    """
+    here = time.time()
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"\0")
+        file.flush()
+        return min(here, os.fstat(file.fileno()).st_mtime)
+    return here
 
 
 def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
@@ -151,9 +169,12 @@ def _take_away(aside: RunDir, path: Path, stays: list[Path]) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         os.rename(file, place)
     os.rename(aside.path, trash)
-    if stays:
-        os.rename(spare, path)
-    shutil.rmtree(trash)
+    try:
+        if stays:
+            os.rename(spare, path)
+        shutil.rmtree(trash)
+    except FileNotFoundError:  # another cleaning of this folder has finished it for us
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _finish_earlier(root: Path) -> None:
@@ -185,8 +206,7 @@ def _leave_behind(root: Path, aside: RunDir, proven: Proven) -> None:
 
 def _still_proven(proven: Proven, aside: RunDir) -> set[Path]:
     """Return the files that are proven and have not changed since they were read, and what flightlog keeps itself."""
-    own = [aside.sync_path, aside.spec_path, *(aside.path / name for name in (".gitignore", *followed.FILES))]
-    found = {path for path in own if path.is_file() and not path.is_symlink()}
+    found = {path for path in aside.path.iterdir() if _OWN.fullmatch(path.name) and _is_regular(path)}
     found |= {
         aside.journal / writer / name
         for writer, sizes in proven.journal.items()
@@ -200,6 +220,10 @@ def _still_proven(proven: Proven, aside: RunDir) -> set[Path]:
             if facts.st_size == size and facts.st_mtime < proven.began:
                 found.add(file)
     return found
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _mend_links(root: Path) -> None:
