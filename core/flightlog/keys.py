@@ -209,6 +209,25 @@ def key_at_hand(server: Server) -> str:
     return key
 
 
+def is_in_environment(server: Server) -> bool:
+    """Tell whether the key for a server that needs no question is that of FLIGHTLOG_API_KEY, or else a stored one.
+
+    It is not fetched: the keyring, which is asked over a socket and may take its time, is left alone.
+
+    Raises:
+        KeyNeeded: there is none; the text says how to allow one.
+    """
+    from_environment = _from_environment()
+    if from_environment and server.trusted:
+        _check_line(server)
+        checked(from_environment)
+        return True
+    entry = _read()["servers"].get(server.origin)
+    if _is_in_keyring(entry) or (isinstance(entry, dict) and isinstance(entry.get("api_key"), str)):
+        return False
+    raise KeyNeeded((_UNASKED if from_environment else _NO_KEY).format(server.origin))
+
+
 def _at_hand(server: Server) -> str | None:
     from_environment = _from_environment()
     if from_environment and server.trusted:  # without a look at the keyring, which may be locked

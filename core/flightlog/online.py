@@ -71,12 +71,11 @@ def choose(chosen: Settings) -> Choice:
         server = keys.default_server() if chosen.base_url is None and source is None else keys.choose_server(chosen)
         if server is None:
             return Choice("offline", _NO_SERVER)
-        key = keys.key_at_hand(server)
+        by_environment = keys.is_in_environment(server)
     except FlightlogError as error:
         return Choice("offline", str(error), worth_saying=True)
     except (OSError, RuntimeError) as error:  # no home, or one that is closed to us
         return Choice("offline", f"{_NO_SERVER} ({error})", worth_saying=source is not None)
-    by_environment = key == os.environ.get("FLIGHTLOG_API_KEY", "").strip()
     why = _named(source) if source else f"there is an API key for {server.origin}"
     return Choice("online", why, Destination(server.origin, by_environment))
 
@@ -204,7 +203,7 @@ def _trouble(standing: Standing) -> str | None:
         return f"{error}; the run is recorded here and is delivered when the server is back."
     if standing.state == "refused":
         return f"{error}; the run is recorded here and is not delivered until that is mended."
-    if standing.state == "failed":
+    if standing.state in ("failed", "stopped") and error:
         return f"{error}; the run is recorded here."
     if standing.state == "gone":
         return f"{error}; the run is recorded here only."

@@ -160,6 +160,7 @@ def test_a_server_that_dies_at_the_end_gets_the_rest_from_a_sync(
     assert training.is_delivered(own_server)
 
 
+@pytest.mark.slow
 def test_a_server_restored_from_a_backup_gets_the_run_again(
     own_server: Server, trainings: Trainings, run_id: str, tmp_path: Path
 ) -> None:
@@ -239,6 +240,18 @@ def test_a_wrong_key_is_said_once_and_not_tried_again(server: Server, trainings:
     assert (training.dir / followed.LOG).read_text().count("refused") == 1
 
 
+def test_a_refused_run_is_said_once_and_its_follower_ends_with_it(
+    server: Server, trainings: Trainings, run_id: str
+) -> None:
+    """A workspace that the key's account has no part in: one line, nothing waits for long, the run is on the disk."""
+    training = trainings.start(steps(20), run_id, server, FLIGHTLOG_WORKSPACE="somebody-else")
+    said = training.wait()
+    assert said.code == 0 and said.err.count("warning") == 1 and "somebody-else" in said.err, said
+    standing = training.follower
+    assert standing is not None and standing.state == "stopped" and not standing.is_running
+    assert len(list((training.dir / "files" / "journal").iterdir())) == 1
+
+
 def test_a_run_of_several_processes_has_one_follower(server: Server, trainings: Trainings, run_id: str) -> None:
     """A forked child records into the same run; what it says arrives by the one follower."""
     script = """
@@ -285,6 +298,7 @@ def test_a_resumed_run_is_followed_again(server: Server, trainings: Trainings, r
     assert answer["state"] == "finished" and answer["step"] == 40
 
 
+@pytest.mark.slow
 def test_the_time_from_log_to_server(server: Server, trainings: Trainings, run_id: str) -> None:
     """Measured and printed, for this machine as busy as it is: how far the server is behind at 100 records a second."""
     training = trainings.start(steps(300), run_id, server)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ def test_new_growing_and_finished_runs_of_a_folder_are_delivered(
     assert server.journal(f"{run_id}new") == local_journal(deep)
     for event in ("found", "delivered"):
         assert [e["event"] for e in watching.events() if e.get("id") == run_id].count(event) == 1
+
+
+def test_a_run_that_has_just_begun_is_not_taken_for_dead(server: Server, watch: Any, place: Path, run_id: str) -> None:
+    """A directory whose journal and latest.spec are still to be written is waited for."""
+    run = place / "run-x"
+    (run / "files" / "journal").mkdir(parents=True)
+    watching = watch(place)
+    until(lambda: watching.told("watching"))
+    time.sleep(1.0)
+    run_dir(run, run_id, {"w" * 16: [begin(run_id), *logs(2, 21), FINISH]})
+    until(lambda: watching.told("delivered", run_id))
+    assert watching.stop() == 0
+    assert [e.get("ended") for e in watching.events() if e["event"] == "delivered"] == ["finished"]
 
 
 def test_a_run_that_goes_on_after_its_end_is_delivered_again(

@@ -29,6 +29,7 @@ _ASK_SECONDS = 2.0
 _RANKS_SECONDS = 75.0  # a job's other ranks may outlive the first; each shows life every 30 s
 _LINGER_SECONDS = 10.0  # ranks end one after the other
 _OVER_SECONDS = 60.0
+_UNCERTAIN_SECONDS = 600.0
 _SHORTEST_GAP, _LONGEST_GAP = 2.0, 300.0
 _REFUSED_SECONDS = 300.0  # what only somebody else can mend
 
@@ -111,7 +112,9 @@ class Followed:
         """Tell whether a whole sync should be made now."""
         if self.is_over or self.is_syncing or self._begin_live or self._live is not None:
             return False
-        return now >= self._whole_at and self._link.is_open(now)
+        # Nothing is recorded yet where there is neither a latest.spec nor a journal; for so long it is waited for.
+        has_begun = bool(self._spec) or self._grew_at is None or now - self._grew_at > _QUIET_SECONDS
+        return has_begun and now >= self._whole_at and self._link.is_open(now)
 
     def begin_whole(self) -> None:
         """A whole sync of it begins: what it finds holds for the run as it stands now."""
@@ -245,7 +248,7 @@ class Followed:
             return
         self._missing_since = None
         if self._grew_at is None:  # one that has been quiet for long need not be followed first
-            self._growth = self.directory.last_growth()
+            self._growth = self._last_growth()
             self._grew_at = now - max(0.0, time.time() - self._growth)
         stands = str(self._spec.get("state") or "running")
         if stands not in ("running", "crashed"):
@@ -255,7 +258,7 @@ class Followed:
             self._ask_for_life(now, now - self._grew_at)
 
     def _ask_for_life(self, now: float, quiet: float) -> None:
-        growth = self.directory.last_growth()
+        growth = self._last_growth()
         if growth != self._growth:
             self._growth, self._grew_at = growth, now
             return
@@ -265,9 +268,14 @@ class Followed:
         elif self.ended == "crashed":
             self.ended = None
 
+    def _last_growth(self) -> float:
+        """Return when the journal grew last; the directory, where there is none yet."""
+        return self.directory.last_growth() or self._changed() / 1e9
+
     def _end(self, how: str, now: float) -> None:
         if self.ended is None:
             self._ended_at = now
+            self._whole_at = now  # also where only somebody else can help: perhaps he has
         self.ended = how
         is_sending_files = self._live is not None and self._live.files.busy  # they would be sent twice
         if (self._live is not None or self._begin_live) and not is_sending_files:
@@ -292,6 +300,8 @@ class Followed:
             except DamagedError:
                 self._spec = {}
             self._spec_seen = seen
+            if self._spec and self.run_id is None:
+                self._whole_at = 0.0  # it was too early before
             self.name = str(self._spec.get("name") or self.name)[:200]
             self.run_id = self._spec.get("id") or self.run_id
         return True
@@ -304,10 +314,18 @@ class Followed:
 
     def _pause_when_over(self, now: float) -> float:
         is_of_ranks = self._spec.get("rank") is not None
-        return 1.0 if is_of_ranks and now - self._over_at < _LINGER_SECONDS else max(_OVER_SECONDS, self._interval)
+        if is_of_ranks and now - self._over_at < _LINGER_SECONDS:
+            return 1.0
+        is_fresh_crash = self.ended == "crashed" and now - self._over_at < _UNCERTAIN_SECONDS
+        return max(_OVER_SECONDS / 10 if is_fresh_crash else _OVER_SECONDS, self._interval)
 
     def is_settled(self, now: float) -> bool:
-        """Whether it is over, and nothing of it is to be expected any more, from a job's other ranks say."""
+        """Whether it is over, and nothing of it is to be expected any more, from a job's other ranks say.
+
+        So it is also where it has ended and is refused for a reason that does not pass by itself.
+        """
+        if self.state == "failed":
+            return self._ended_whole is not None or not self._spec
         return self.is_over and (self._spec.get("rank") is None or now - self._over_at >= _LINGER_SECONDS)
 
     def _look_for_more(self, now: float) -> None:

@@ -22,12 +22,14 @@ from ..journal.record import Line
 from ..protocol.messages import WriterState
 from ..rundir import RunDir
 from .cursor import Cursor, OutOfStep
+from .lanes import Lanes
 from .local import Identity
-from .records import EMPTY
+from .records import EMPTY, Call
 from .session import Connect
 from .uploads import FileDelivery
 
 _UPLOAD_PATIENCE = 30.0
+_LANES = 2
 # What a file system's clock may not tell apart.
 _CLOCK_NS = 2_000_000_000
 
@@ -187,11 +189,20 @@ class LiveFiles:
                 self.failed, self._thread = error, None
 
     def _deliver(self, client: Client, named: Named) -> None:
-        call = Patience(_UPLOAD_PATIENCE).call
+        patience = Patience(_UPLOAD_PATIENCE)
+        call: Call = patience.call
         entries, ready, _ = named_files(self._directory, named)
-        FileDelivery(
-            client, self._directory, self._run_path, self._project_path, call, lambda size: None, verify=False
-        ).run(entries.values(), {})
+        with Lanes(_LANES, self._connect, patience) as lanes:
+            FileDelivery(
+                client,
+                lanes,
+                self._directory,
+                self._run_path,
+                self._project_path,
+                call,
+                lambda size: None,
+                verify=False,
+            ).run(entries.values(), {})
         for artifact in ready:
             body = {"manifest": artifact.manifest, "aliases": list(artifact.aliases), "at": artifact.at}
             try:
