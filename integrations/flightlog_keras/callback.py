@@ -98,7 +98,6 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._is_apart = False  # in a list of callbacks of its own: an evaluate or predict of the script's
         self._epoch = 0
         self._batches = 0
-        self._is_epochs_first = False
         self._samples: int | None = None
         self._seen: Mapping[str, Any] | None = None  # the latest metrics, until something changes the model
         self._saved: list[tuple[Any, str, str, int]] = []
@@ -173,7 +172,6 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._begin_run()
             self._epoch, self._batches, self._samples, self._seen = epoch, 0, None, None
             self._axis.begin_epoch(self._net)
-            self._is_epochs_first = True
             self._speed.begin_epoch(int(getattr(self._net, "steps_per_execution", 1) or 1))
 
     @property
@@ -185,7 +183,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._records:
             self._seen = None
             self._speed.begin()
-            if self._is_epochs_first and batch == 0:
+            if batch == 0:
                 # jax still has the optimizer's state at hand here, and every callback has had its say for this epoch.
                 with contained("flightlog's on_train_batch_begin()"):
                     self._rates_now = self._rates()
@@ -203,8 +201,13 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if every is not None and (batch + 1) % every < self._speed.per_call:
                 names = self._names
                 values = {names.get(key) or self._named(key): value for key, value in logs.items()}
-                values.update(self._speed.take())
-                values.update(self._rates_due(step))
+                rates = self._speed.take()
+                if rates:
+                    values.update(rates)
+                    self._training.checkpoints.settle()  # what is saved in the background may be there now
+                # Hooks may come out of order: which record is the epoch's first is told by the number.
+                is_first = batch + 1 < max(every, self._speed.per_call) + self._speed.per_call
+                values.update(self._rates_due(step, is_first))
                 self._training.log(values, step)
             if self._saved:
                 self._settle_saved(logs)
@@ -213,12 +216,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         name = self._names[key] = f"batch/{key}"
         return name
 
-    def _rates_due(self, step: int) -> dict[str, float]:
-        """Return the learning rates, at the first batch of an epoch and then as often as it costs next to nothing."""
+    def _rates_due(self, step: int, is_first: bool) -> dict[str, float]:
+        """Return the learning rates, in the first record of an epoch and then as often as it costs next to nothing."""
         now = time.perf_counter()
-        if self._is_epochs_first:
-            self._is_epochs_first = False
-            rates, self._rates_now = self._rates_now, {}
+        if is_first:
+            rates = self._rates_now
         elif now >= self._next_rate:
             rates = facts.learning_rates(self._net.optimizer, step)
         else:
@@ -270,6 +272,9 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if self._records:
                 self._begin_run()  # there may have been no epoch left to do
                 self._settle_saved({})
+                for one in watching.beside(self):
+                    if saving.is_orbax(one):
+                        one.wait_until_finished()
                 self._note_stop(logs or {})
                 for backup in self._backups():
                     if getattr(backup, "delete_checkpoint", True):  # by itself, before or after us
@@ -342,8 +347,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             run.rewind(self._axis.step)
         self._describe(model)
         for one in watching.beside(self):
-            if isinstance(one, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
-                saving.lend(one, model, self._was_saved)
+            saving.lend(one, model, self._was_saved)
         for backup in self._backups():
             self._leave_marker(os.fspath(backup.backup_dir), known if known is not None else self._axis.step)
 
@@ -396,7 +400,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if isinstance(callback, keras.callbacks.BackupAndRestore):
                 self._leave_marker(os.fspath(callback.backup_dir), step)
                 return
-            self._leave_marker(path, step)
+            # Orbax takes offence at a file among its folders; the marker is that of the newest one.
+            self._leave_marker(os.fspath(callback.directory) if kind == "orbax" else path, step)
             self._saved.append((callback, path, kind, step))
             if self._seen is not None:
                 self._settle_saved(self._seen)
@@ -409,10 +414,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             only_best = bool(getattr(callback, "save_best_only", False))
             score = _number(callback.best if only_best else logs.get(metric or ""))
             known: dict[str, Any] = {} if score is None else {"metric": metric, "score": score, "mode": mode}
+            is_best = only_best or self._is_best(callback, score, mode)
             self._training.checkpoint_saved(
                 path, step=step, epoch=self._epoch + 1, kind=kind, sidecar=False,
-                best=only_best or self._is_best(callback, score, mode),
-                write_once="{" in str(getattr(callback, "filepath", "")),
+                best=saving.best_alias(callback, watching.beside(self)) if is_best else False,
+                write_once=kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
                 **known,
             )  # fmt: skip
 
