@@ -12,6 +12,7 @@ import copy
 import functools
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Mapping
@@ -96,9 +97,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._in_fit = False  # between on_train_begin and on_train_end, or an exception
         self._is_ready = False  # this fit has its run
         self._is_apart = False  # in a list of callbacks of its own: an evaluate or predict of the script's
+        self._fit: tuple[Any, Any] = (None, None)  # its model and parameters
+        self._list: list[Any] = []  # its callbacks, as far as they concern us
+        self._thread = 0
         self._epoch = 0
         self._batches = 0
-        self._is_epochs_first = False
         self._samples: int | None = None
         self._seen: Mapping[str, Any] | None = None  # the latest metrics, until something changes the model
         self._saved: list[tuple[Any, str, str, int]] = []
@@ -144,6 +147,18 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         super().set_model(model)
         self._is_apart = True
 
+    def set_params(self, params: Any) -> None:
+        """The list's parameters, the same mapping for all its callbacks."""
+        super().set_params(params)
+        watching.note(self)
+
+    def _rejoin(self) -> None:
+        """An evaluation that a script's own callback has made in the midst of a fit is over."""
+        self._is_apart = False
+        if self._in_fit and self._is_ready:
+            super().set_model(self._fit[0])
+            super().set_params(self._fit[1])
+
     @property
     def _net(self) -> Any:
         """The model as it stands; `self.model` would have jax bring the whole state back from the device."""
@@ -154,10 +169,13 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         """`fit` begins. The run waits for the first epoch: BackupAndRestore may be behind us in the list."""
         with contained("flightlog's on_train_begin()"):
+            self._thread = threading.get_ident()
             for other in list(_live):
                 other._leave_for(self)
             self._in_fit, self._is_ready, self._is_apart = True, False, False
-            self._is_silent = any(isinstance(c, FlightlogCallback) and id(c) < id(self) for c in watching.beside(self))
+            self._fit = (self._model, self.params)
+            self._list = watching.in_list_of(self)
+            self._is_silent = next(c for c in self._list if isinstance(c, FlightlogCallback)) is not self
             if self._is_silent:
                 warn_once("two callbacks", "two FlightlogCallbacks in one fit(): only one of them records.")
             self._training.rank = self._training.rank or processes.rank()
@@ -169,11 +187,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._records:
             return
         with contained("flightlog's on_epoch_begin()"):
+            self._rejoin()
             self._settle_saved({})
             self._begin_run()
             self._epoch, self._batches, self._samples, self._seen = epoch, 0, None, None
             self._axis.begin_epoch(self._net)
-            self._is_epochs_first = True
             self._speed.begin_epoch(int(getattr(self._net, "steps_per_execution", 1) or 1))
 
     @property
@@ -185,7 +203,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._records:
             self._seen = None
             self._speed.begin()
-            if self._is_epochs_first and batch == 0:
+            if batch == 0:
                 # jax still has the optimizer's state at hand here, and every callback has had its say for this epoch.
                 with contained("flightlog's on_train_batch_begin()"):
                     self._rates_now = self._rates()
@@ -203,8 +221,13 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if every is not None and (batch + 1) % every < self._speed.per_call:
                 names = self._names
                 values = {names.get(key) or self._named(key): value for key, value in logs.items()}
-                values.update(self._speed.take())
-                values.update(self._rates_due(step))
+                rates = self._speed.take()
+                if rates:
+                    values.update(rates)
+                    self._training.checkpoints.settle()  # what is saved in the background may be there now
+                # Hooks may come out of order: which record is the epoch's first is told by the number.
+                is_first = batch + 1 < max(every, self._speed.per_call) + self._speed.per_call
+                values.update(self._rates_due(step, is_first))
                 self._training.log(values, step)
             if self._saved:
                 self._settle_saved(logs)
@@ -213,12 +236,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         name = self._names[key] = f"batch/{key}"
         return name
 
-    def _rates_due(self, step: int) -> dict[str, float]:
-        """Return the learning rates, at the first batch of an epoch and then as often as it costs next to nothing."""
+    def _rates_due(self, step: int, is_first: bool) -> dict[str, float]:
+        """Return the learning rates, in the first record of an epoch and then as often as it costs next to nothing."""
         now = time.perf_counter()
-        if self._is_epochs_first:
-            self._is_epochs_first = False
-            rates, self._rates_now = self._rates_now, {}
+        if is_first:
+            rates = self._rates_now
         elif now >= self._next_rate:
             rates = facts.learning_rates(self._net.optimizer, step)
         else:
@@ -270,11 +292,15 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if self._records:
                 self._begin_run()  # there may have been no epoch left to do
                 self._settle_saved({})
+                for one in self._list:
+                    if saving.is_orbax(one):
+                        one.wait_until_finished()
                 self._note_stop(logs or {})
                 for backup in self._backups():
                     if getattr(backup, "delete_checkpoint", True):  # by itself, before or after us
                         markers.remove(backup.backup_dir)
             self._in_fit = False
+            self._fit, self._list = (None, None), []
             self._training.paused()
 
     def _note_stop(self, logs: Mapping[str, Any]) -> None:
@@ -283,7 +309,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         stopped: dict[str, Any] = {"epoch": self._epoch + 1}
         metrics = {**(self._seen or {}), **logs}
-        for one in watching.beside(self):
+        for one in self._list:
             if isinstance(one, keras.callbacks.EarlyStopping) and one.stopped_epoch > 0:
                 stopped["by"] = type(one).__name__
                 stopped["best_epoch"] = getattr(one, "best_epoch", 0) + 1
@@ -310,6 +336,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             with contained("flightlog's on_test_end()"):
                 self._join_run()
                 self._training.log({f"test_{key}": value for key, value in logs.items()}, self._axis.step)
+                self._rejoin()
 
     def on_predict_begin(self, logs: Any = None) -> None:
         """A `predict` begins."""
@@ -322,6 +349,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 self._join_run()
                 seconds = time.perf_counter() - self._began_at
                 self._training.log({"predict/seconds": seconds}, self._axis.step)
+                self._rejoin()
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -341,9 +369,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             training.checkpoints.begin()
             run.rewind(self._axis.step)
         self._describe(model)
-        for one in watching.beside(self):
-            if isinstance(one, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
-                saving.lend(one, model, self._was_saved)
+        for one in self._list:
+            saving.lend(one, model, self._was_saved)
         for backup in self._backups():
             self._leave_marker(os.fspath(backup.backup_dir), known if known is not None else self._axis.step)
 
@@ -383,7 +410,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _backups(self) -> list[Any]:
         kind = keras.callbacks.BackupAndRestore
-        return [one for one in watching.beside(self) if isinstance(one, kind)]
+        return [one for one in self._list if isinstance(one, kind)]
 
     def _leave_marker(self, path: str, step: int) -> None:
         with contextlib.suppress(OSError):  # the place of a checkpoint may be anything; what is saved there is there
@@ -396,7 +423,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if isinstance(callback, keras.callbacks.BackupAndRestore):
                 self._leave_marker(os.fspath(callback.backup_dir), step)
                 return
-            self._leave_marker(path, step)
+            # Orbax takes offence at a file among its folders; the marker is that of the newest one.
+            self._leave_marker(os.fspath(callback.directory) if kind == "orbax" else path, step)
             self._saved.append((callback, path, kind, step))
             if self._seen is not None:
                 self._settle_saved(self._seen)
@@ -409,10 +437,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             only_best = bool(getattr(callback, "save_best_only", False))
             score = _number(callback.best if only_best else logs.get(metric or ""))
             known: dict[str, Any] = {} if score is None else {"metric": metric, "score": score, "mode": mode}
+            is_best = only_best or self._is_best(callback, score, mode)
             self._training.checkpoint_saved(
                 path, step=step, epoch=self._epoch + 1, kind=kind, sidecar=False,
-                best=only_best or self._is_best(callback, score, mode),
-                write_once="{" in str(getattr(callback, "filepath", "")),
+                best=saving.best_alias(callback, self._list) if is_best else False,
+                write_once=kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
                 **known,
             )  # fmt: skip
 
@@ -431,7 +460,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Another `fit` begins: if ours did not end, an exception has ended it."""
         if other is self:
             self._in_fit = False  # it is tried again, and the run goes on
-        else:
+        elif self._thread == other._thread:
             self._leave()
 
     def _leave(self) -> None:

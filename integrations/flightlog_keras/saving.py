@@ -1,12 +1,14 @@
 """How a checkpoint callback's files are found without guessing: it is lent the model with a pair of eyes on it.
 
 ModelCheckpoint and BackupAndRestore save by `self.model.save(path)` and `self.model.save_weights(path)`. What they are
-given for a model is all that the model is, and says which file was written when it was.
+given for a model is all that the model is, and says which file was written when it was. OrbaxCheckpoint saves by its
+own `checkpointer`, and is lent that.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,9 +77,44 @@ def _part_links(path: Any) -> None:
         pass
 
 
+class WatchedCheckpointer:
+    """An Orbax checkpointer as it is lent to its callback; arguments as those of `Watched`."""
+
+    def __init__(self, checkpointer: Any, owner: Any, told: Told) -> None:
+        self.lent = checkpointer
+        self._owner = owner
+        self._told = told
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.lent, name)
+        if not (name.startswith("save_") and callable(found)):
+            return found
+
+        def save(step: int, *args: Any, **kwargs: Any) -> Any:
+            result = found(step, *args, **kwargs)
+            if result is not False:  # which says that it was not the time for it
+                self._told(self._owner, os.path.join(os.fspath(self._owner.directory), str(step)), "orbax")  # noqa: PTH118
+            return result
+
+        return save
+
+
 def lend(callback: Any, model: Any, told: Told) -> None:
-    """Lend a model to a callback, in the place of the model itself. Each `fit` gives it the model anew."""
-    callback.set_model(Watched(model, callback, told))
+    """Lend a checkpoint callback what it saves with, in the place of the thing itself.
+
+    Each `fit` gives it the model anew.
+    """
+    if is_orbax(callback):
+        own = callback.checkpointer
+        callback.checkpointer = WatchedCheckpointer(getattr(own, "lent", own), callback, told)
+    elif isinstance(callback, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
+        callback.set_model(Watched(model, callback, told))
+
+
+def is_orbax(callback: Any) -> bool:
+    """Whether a callback saves by Orbax: folders, maybe in the background."""
+    kind = getattr(keras.callbacks, "OrbaxCheckpoint", None)
+    return isinstance(kind, type) and isinstance(callback, kind)
 
 
 def best_of(checkpoint: Any) -> tuple[str | None, str | None]:
@@ -90,3 +127,23 @@ def best_of(checkpoint: Any) -> tuple[str | None, str | None]:
         if mode is None and metric is not None and metric.removeprefix("val_") == "loss":
             mode = "min"
     return metric, mode
+
+
+def best_alias(checkpoint: Any, others: list[Any]) -> str:
+    """Return the alias of a checkpoint callback's best: "best" for the first in the list that saves whole models.
+
+    Args:
+        checkpoint: the callback. others: all in the list, itself included.
+    """
+    saving = [one for one in others if isinstance(one, keras.callbacks.ModelCheckpoint) or is_orbax(one)]
+    first = next((one for one in saving if not _only_weights(one)), saving[0] if saving else checkpoint)
+    parts = ["best"]
+    if _only_weights(checkpoint) != _only_weights(first):
+        parts.append("weights")
+    if checkpoint.monitor != first.monitor:
+        parts.append(re.sub(r"[^\w.]", "_", str(checkpoint.monitor)))
+    return "-".join(parts)
+
+
+def _only_weights(checkpoint: Any) -> bool:
+    return bool(getattr(checkpoint, "save_weights_only", False))

@@ -22,16 +22,16 @@ _installed = False
 
 
 def note(callback: Any) -> None:
-    """Remember that there is a callback, for `beside`."""
+    """Remember that there is a callback, for `in_list_of`."""
     key = id(callback)
+    _alive.pop(key, None)  # in the order of the list that they are in now
     _alive[key] = weakref.ref(callback, lambda _: _alive.pop(key, None))
 
 
-def beside(callback: Any) -> list[Any]:
-    """Return the callbacks that are in one list with this one, as far as they concern us; itself not."""
+def in_list_of(callback: Any) -> list[Any]:
+    """Return the callbacks of the list that one is in, itself included, in order, as far as they concern us."""
     found = [ref() for ref in list(_alive.values())]
-    params = callback.params
-    return [one for one in found if one is not None and one is not callback and one.params is params]
+    return [one for one in found if one is not None and one.params is callback.params]
 
 
 def came_from(model: Any) -> str | None:

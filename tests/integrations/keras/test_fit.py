@@ -216,18 +216,17 @@ def test_evaluate_and_predict_go_to_the_same_run(fit: Fit, only_run: OnlyRun) ->
 
     class Within(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.model.evaluate(*data, verbose=0, callbacks=[cb])
+            classifier().evaluate(*data, verbose=0, callbacks=[cb])
 
-    fit(model, cb, Within(), validation_data=data, epochs=1)
-    inside = rows(only_run(), "test_loss")
-    assert list(inside) == [8]
+    fit(model, cb, Within(), validation_data=data)
+    assert list(rows(only_run(), "test_loss")) == [8, 16] and list(rows(only_run(), "batch/loss")) == list(range(1, 17))
     found = model.evaluate(*data, verbose=0, callbacks=[cb], return_dict=True)
     model.predict(data[0], verbose=0, callbacks=[cb])
     cb.finish()
     view = only_run()
     assert view.summary["test_loss"] == pytest.approx(found["loss"]) and view.summary["test_accuracy"] is not None
     assert view.summary["predict/seconds"] > 0
-    assert view.state == "finished" and list(rows(view, "val_loss")) == [8]
+    assert view.state == "finished" and list(rows(view, "val_loss")) == [8, 16]
 
 
 def test_an_evaluation_alone_is_a_run(only_run: OnlyRun) -> None:

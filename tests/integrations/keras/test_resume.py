@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,12 @@ def test_weights_alone_are_another_training(fit: Fit) -> None:
     second = FlightlogCallback(project="p")
     fit(model, second, epochs=1)
     second.finish()
-    markers_file = Path("m.keras.flightlog.json")
-    markers_file.write_text('{"run": "../x", "project": "p", "step": 3}')
+    model = classifier()
+    model.fit(*samples(), verbose=0)
+    model.save("n.keras")
+    Path("n.keras.flightlog.json").write_text('{"run": "../x", "project": "p", "step": 3}')
     third = FlightlogCallback(project="p")
-    fit(keras.models.load_model("m.keras"), third, epochs=1)
+    fit(keras.models.load_model("n.keras"), third, epochs=1)
     third.finish()
     assert len({first.run.id, second.run.id, third.run.id}) == 3
 
@@ -168,3 +171,43 @@ def test_a_marker_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "real").write_text('{"run": "x", "project": "p"}')
     (tmp_path / "m.keras.flightlog.json").symlink_to(tmp_path / "real")
     assert markers.find(tmp_path / "m.keras") is None
+
+
+def test_a_checkpoint_file_holds_its_marker(fit: Fit, tmp_path: Path) -> None:
+    """Taken away from what lies beside it, a .keras file still leads to its run; it loads as ever."""
+    cb = FlightlogCallback(project="p")
+    fit(classifier(), cb, keras.callbacks.ModelCheckpoint("m.keras"))
+    cb.finish()
+    elsewhere = tmp_path / "else" / "where.keras"
+    elsewhere.parent.mkdir()
+    Path("m.keras").rename(elsewhere)
+    found = markers.find(elsewhere)
+    assert found is not None and found.marker.id == cb.run.id and (found.marker.step, found.updates) == (16, 16)
+    assert keras.models.load_model(elsewhere).optimizer.iterations == 16
+
+
+def test_an_archive_that_cannot_take_a_marker_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full in the midst of it: the checkpoint is byte for byte what Keras saved."""
+    path = tmp_path / "m.keras"
+    classifier().save(path)
+    before = path.read_bytes()
+
+    def half(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+        assert archive.fp is not None
+        archive.fp.seek(archive.start_dir)
+        archive.fp.write(b"half of it" * 500)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", half)
+    with pytest.raises(OSError, match="No space"):
+        markers.leave(path, {"run": "x", "project": "p"}, 3)
+    assert path.read_bytes() == before
+
+
+def test_a_marker_in_an_archive_is_read_to_a_bound(tmp_path: Path) -> None:
+    """A member that unpacks to gigabytes is read for 16 KiB; a broken archive, or one with a password, for nothing."""
+    with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("flightlog.json", b"[" * 50_000_000)
+    assert markers.find(tmp_path / "m.keras") is None
+    (tmp_path / "n.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:-30])
+    assert markers.find(tmp_path / "n.keras") is None
