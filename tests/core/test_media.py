@@ -396,3 +396,23 @@ def test_a_cut_off_mask_costs_its_image(tmp_path: Path, capfd: pytest.CaptureFix
     with flightlog.init() as run:
         run.log({"image": flightlog.Image(COLOUR, masks={"m": {"path": tmp_path / "mask.png"}})})
     assert "mask.png is cut off" in capfd.readouterr().err
+
+
+def test_the_same_picture_under_several_keys_is_one_file(tmp_path: Path) -> None:
+    """As an array, by path, in a list and in a table; another run has its own; a deleted one is written again."""
+    PIL.Image.fromarray(COLOUR).save(tmp_path / "x.png", compress_level=1)
+    table = flightlog.Table(columns=["image"], data=[[flightlog.Image(COLOUR)]])
+    with flightlog.init() as run:
+        run.log({"a": flightlog.Image(COLOUR), "b": [flightlog.Image(COLOUR)] * 2, "t": table})
+        run.log({"c/d": flightlog.Image(tmp_path / "x.png"), "a": flightlog.Image(COLOUR)})
+        files = list((run.dir / "files" / "media").rglob("*.png"))
+        assert len(files) == 1
+        files[0].unlink()
+        run.log({"e": flightlog.Image(COLOUR)})
+    (found,) = flightlog.Api(run.dir).runs()
+    pictures = [entry for entry in found.media() if entry["type"] == "image"]
+    assert len(pictures) == 6 and len({entry["path"] for entry in pictures}) == 1
+    assert found.file(pictures[0]["path"]) == flightlog.Image(COLOUR).encode()[0]
+    with flightlog.init() as other:
+        other.log({"a": flightlog.Image(COLOUR)})
+    assert len(list((other.dir / "files" / "media").rglob("*.png"))) == 1

@@ -167,6 +167,7 @@ class KeyFolder:
         if not _holds(target, len(content)):
             target.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(target, content)
+        _remember(self._files, digest, path)
         return {"path": path.as_posix(), "size": len(content), "sha256": digest}
 
     def _copy(self, source: HeldFile, suffix: str) -> Entry:
@@ -181,14 +182,27 @@ class KeyFolder:
                 os.replace(temporary, target)
                 with contextlib.suppress(OSError):
                     fsync_folder(folder)
+            _remember(self._files, digest, path)
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         return {"path": path.as_posix(), "size": source.size, "sha256": digest}
 
     def _place(self, digest: str, suffix: str) -> tuple[Path, Path]:
-        path = self._folder / f"{digest[:32]}{suffix}"
+        """Return where a content is, or goes: below this key's folder, if it is not below another's already."""
+        known = _known.get((str(self._files), digest))
+        path = known if known is not None and known.name.endswith(suffix) else self._folder / f"{digest[:32]}{suffix}"
         return path, self._files / path
+
+
+# Where this process has put which content of which run: the same under another key is the same file.
+_known: dict[tuple[str, str], Path] = {}
+_MAX_KNOWN = 20_000
+
+
+def _remember(files: Path, digest: str, path: Path) -> None:
+    if len(_known) < _MAX_KNOWN:
+        _known.setdefault((str(files), digest), path)
 
 
 def _copy_blocks(source: HeldFile, fd: int) -> str:
