@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import sqlalchemy as sa
+import sqlalchemy.exc
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -163,6 +164,11 @@ class SafeHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
+def _busy() -> Response:
+    body = {"error": "busy", "detail": "The server is busy. Nothing was changed; try again."}
+    return Json(body, status_code=503, headers={"Retry-After": "1"})
+
+
 def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:
@@ -187,7 +193,13 @@ def _add_error_answers(app: FastAPI) -> None:
     async def database_refuses(_: Request, error: OperationalError) -> Response:
         if "full" in str(error.orig):
             return await disk_refuses(_, OSError(errno.ENOSPC, ""))
+        if "locked" in str(error.orig):
+            return _busy()
         raise error
+
+    @app.exception_handler(sqlalchemy.exc.TimeoutError)
+    async def no_connection(_: Request, error: sqlalchemy.exc.TimeoutError) -> Response:
+        return _busy()
 
     @app.exception_handler(OSError)
     async def disk_refuses(_: Request, error: OSError) -> Response:

@@ -8,8 +8,10 @@ becomes a branch, a writer of its own that shares its beginning with the other.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -92,7 +94,7 @@ def store(connection: Connection, objects: Objects, run: Any, writer_name: str, 
         raise ApiError(409, "expected", f"Seq {writer.last_seq + 1} is expected next.", expected=writer.last_seq + 1)
     _check_before(connection, objects, writer, batch, found)
     filling = _compare(connection, objects, writer, found)
-    fresh = [line for line in found if line.seq > writer.last_seq]
+    fresh = found[bisect_right(found, writer.last_seq, key=_seq) :]
     if filling:
         _fill(connection, objects, run, writer, filling)
         writer = _known(connection, writer.id)
@@ -108,13 +110,13 @@ def _diverged(writer_name: str) -> ApiError:
 
 def _check_shape(batch: Batch, found: Sequence[Line]) -> int:
     """Return the last seq of a batch, whose lines and lost ranges must follow each other without a hole."""
-    spans = sorted([*((line.seq, line.seq) for line in found), *batch.lost]) if batch.lost else None
+    spans = sorted([*_stretches(found), *batch.lost])
     expected = batch.first
-    for a, b in spans if spans is not None else ((line.seq, line.seq) for line in found):
+    for a, b in spans:
         if a != expected:
             raise malformed(f"Seq {expected} is neither in the batch nor declared lost.")
         expected = b + 1
-    if expected == batch.first:
+    if not spans:
         raise malformed("The batch is empty.")
     if expected - batch.first > MAX_SPAN:
         raise malformed(f"A batch spans at most {MAX_SPAN} seqs, lost ones included.")
@@ -147,7 +149,7 @@ def _compare(connection: Connection, objects: Objects, writer: Any, found: Seque
         ApiError: `diverged` where a line is here with other bytes; `unproven` where gaps would be filled with no line
             behind them that is the same.
     """
-    known = [line for line in found if line.seq <= writer.last_seq]
+    known = found[: bisect_right(found, writer.last_seq, key=_seq)]
     gaps = [line for line in known if any(a <= line.seq <= b for a, b in writer.lost)] if writer.lost else []
     same = 0
     for first, last in _stretches(known):
@@ -165,11 +167,17 @@ def _compare(connection: Connection, objects: Objects, writer: Any, found: Seque
 
 def _stretches(lines: Sequence[Line]) -> Iterator[tuple[int, int]]:
     """Yield the (first, last) seqs of lines that follow each other without a hole."""
+    if lines and lines[-1].seq - lines[0].seq == len(lines) - 1:
+        yield lines[0].seq, lines[-1].seq
+        return
     start = 0
     for at in range(1, len(lines) + 1):
         if at == len(lines) or lines[at].seq != lines[at - 1].seq + 1:
             yield lines[start].seq, lines[at - 1].seq
             start = at
+
+
+_seq = attrgetter("seq")
 
 
 def _append(
@@ -187,8 +195,8 @@ def _append(
         "loose": writer.loose + grown,
         "parents": _parents(fresh) or writer.parents,
     }
-    connection.execute(writers.update().where(writers.c.id == writer.id).values(facts))
-    RunIndex(connection, objects, run.id).append(_known(connection, writer.id), before, fresh)
+    changed = writers.update().where(writers.c.id == writer.id).values(facts).returning(writers)
+    RunIndex(connection, objects, run.id).append(connection.execute(changed).one(), before, fresh)
 
 
 def _fill(connection: Connection, objects: Objects, run: Any, writer: Any, filling: Sequence[Line]) -> None:
@@ -256,10 +264,8 @@ def _begin(
     elif "~" in name:
         raise malformed(f"The writer {name} would be a branch; its first batch names its base.")
     nothing = {"lost": [], "floor": 0.0, "depth": 0, "at": 0.0}
-    made = connection.execute(
-        writers.insert().values(run_id=run_id, name=name, **nothing, **facts).returning(writers.c.id)
-    )
-    return _known(connection, made.scalar_one())
+    made = writers.insert().values(run_id=run_id, name=name, **nothing, **facts).returning(writers)
+    return connection.execute(made).one()
 
 
 def _branch(

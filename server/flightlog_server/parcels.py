@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tarfile
 import uuid
@@ -35,51 +36,41 @@ def store(database: Database, objects: Objects, account: Account, parcel: Sequen
         For each run its address, how many of its records are new, and its receipt; or the error that it met, as
         `error`, `detail` and `status`.
     """
-    homes, answers = _registered(database, account, parcel)
-    by_project: dict[int, list[SmallRun]] = {}
-    for run, home in zip(parcel, homes, strict=True):
-        if home is not None:
-            by_project.setdefault(home, []).append(run)
-    made = {project: _pack(database, objects, project, runs) for project, runs in by_project.items()}
+    made = _packs(database, objects, account, parcel)
+    answers: list[dict[str, Any]] = []
     with database.write() as connection:
         for project, pack in made.items():
-            if pack is not None:
-                packs.note_pack(connection, project, *pack)
-        for index, run in enumerate(parcel):
-            if homes[index] is not None:
-                try:
-                    with connection.begin_nested():
-                        answers[index] = _one(connection, objects, account, run)
-                except ApiError as error:
-                    answers[index] = refused(error)
+            packs.note_pack(connection, project, *pack)
+        for run in parcel:
+            try:
+                _check_files(run)
+                with connection.begin_nested():
+                    answers.append(_one(connection, objects, account, run))
+            except ApiError as error:
+                answers.append({**error.body, "status": error.status})
     return answers
 
 
-def refused(error: ApiError) -> dict[str, Any]:
-    """Return an error as it stands among the answers."""
-    return {**error.body, "status": error.status}
+def _check_files(run: SmallRun) -> None:
+    for entry, content in run.files:
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise malformed(f"{entry.path} holds other bytes than its SHA-256 says.")
 
 
-def _registered(
-    database: Database, account: Account, parcel: Sequence[SmallRun]
-) -> tuple[list[int | None], list[dict[str, Any]]]:
-    """Make the runs known; return their projects, None for those that cannot be, and the answers to these."""
-    homes: list[int | None] = []
-    answers: list[dict[str, Any]] = []
-    with database.write() as connection:
-        for run in parcel:
-            try:
-                for entry, content in run.files:
-                    if hashlib.sha256(content).hexdigest() != entry.sha256:
-                        raise malformed(f"{entry.path} holds other bytes than its SHA-256 says.")
-                with connection.begin_nested():
-                    row = _ensure(connection, account, run)
-                homes.append(row.project_id)
-                answers.append({})
-            except ApiError as error:
-                homes.append(None)
-                answers.append(refused(error))
-    return homes, answers
+def _packs(
+    database: Database, objects: Objects, account: Account, parcel: Sequence[SmallRun]
+) -> dict[int, tuple[str, int, Members]]:
+    """Store the files of runs, a pack for each project; return, by project, its key, size and chunks."""
+    by_project: dict[int, list[SmallRun]] = {}
+    with_files = [run for run in parcel if run.files]
+    if with_files:
+        with database.write() as connection:
+            for run in with_files:
+                with contextlib.suppress(ApiError), connection.begin_nested():  # said when it is its turn
+                    _check_files(run)
+                    by_project.setdefault(_ensure(connection, account, run).project_id, []).append(run)
+    made = {project: _pack(database, objects, project, runs) for project, runs in by_project.items()}
+    return {project: pack for project, pack in made.items() if pack is not None}
 
 
 def _ensure(connection: Connection, account: Account, run: SmallRun) -> Any:

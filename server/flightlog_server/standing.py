@@ -8,8 +8,9 @@ others are to be seen, are kept and folded anew. The outcome is that of flightlo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from flightlog.journal.define import Definitions, Tally, from_data
@@ -91,6 +92,8 @@ class Standing:
             guides: how they are to be seen; what `guides()` gives, without them.
         """
         definitions, rewinds = guides or self.guides()
+        if not definitions and not rewinds:
+            records = self._add_logs(writer, clock, list(records))
         fresh: dict[str, tuple[dict[str, Any], dict[str, Rank]]] = {"config": ({}, {}), "summary": ({}, {})}
         counted: set[str] = set()
         for record in records:
@@ -111,6 +114,29 @@ class Standing:
             self._set(part, values, ranks)
         for metric in counted:
             self._show_tally(metric, definitions)
+
+    def _add_logs(self, writer: str, clock: Clock, records: list[Record]) -> Iterator[Record]:
+        """Take log records whose values simply replace each other; yield the others, the clock being at each.
+
+        Of a batch only the last value of each metric counts: the others are not even looked at.
+        """
+        values: dict[str, Any] = {}
+        ranks: dict[str, Rank] = {}
+        times = list(accumulate((record.t for record in records), max, initial=clock.at))
+        for at, record in zip(reversed(times), reversed(records), strict=False):
+            if record.kind == "log" and not record.data.keys() <= values.keys():
+                for key in record.data.keys() - values.keys():
+                    values[key], ranks[key] = record.data[key], [at, clock.depth, writer, record.seq]
+        logs = [record for record in records if record.kind == "log"]
+        if logs:
+            self._set("summary", values, ranks)
+            self.updated_at = max(self.updated_at, max(record.t for record in logs))
+            self.step = max(self.step, max((record.step + 1 for record in logs if record.step is not None), default=0))
+        for at, record in zip(times, records, strict=False):
+            if record.kind != "log":
+                clock.at = at
+                yield record
+        clock.at = times[-1]
 
     def _step(self, record: Record) -> None:
         if record.kind == "rewind":
@@ -176,6 +202,10 @@ Said = tuple[Rank, str, Mapping[str, Any]]
 
 def said_by(writer: str, clock: Clock, records: Iterable[Record]) -> list[Said]:
     """Return what the next records of a writer say of how others are to be seen; moves its clock past them all."""
+    records = list(records)
+    if all(record.kind not in GUIDES for record in records):
+        clock.at = max([clock.at, *(record.t for record in records)])
+        return []
     ranked = ((clock.next(writer, record), record) for record in records)
     return [(rank, record.kind, record.data) for rank, record in ranked if record.kind in GUIDES]
 

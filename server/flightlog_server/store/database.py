@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +19,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        # SQLite has one writer at a time, and lets those that wait find out by themselves when it is their turn: under
+        # load some wait until they give up. In a queue of our own each gets its turn; other processes are rare.
+        self._turn: AbstractContextManager[object] = Lock() if url.startswith("sqlite") else nullcontext()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -27,7 +32,11 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed, durably, when the block ends without an exception."""
-        with self.engine.connect().execution_options(flightlog_writes=True) as connection, connection.begin():
+        with (
+            self._turn,
+            self.engine.connect().execution_options(flightlog_writes=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def close(self) -> None:

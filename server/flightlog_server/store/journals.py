@@ -68,9 +68,10 @@ def append(connection: Connection, writer_id: int, fresh: Sequence[Line]) -> int
     """Store lines behind all others of a writer; return how many bytes the rows in SQL have grown by."""
     stretches = list(rows_of(fresh))
     key = batches.c.writer_id == writer_id
-    tail = connection.execute(
-        sa.select(batches).where(key, batches.c.first_seq >= fresh[0].seq - BLOCK).order_by(batches.c.first_seq.desc())
-    ).first()
+    latest = sa.select(batches).where(key, batches.c.first_seq >= fresh[0].seq - BLOCK)
+    tail = (
+        connection.execute(latest.order_by(batches.c.first_seq.desc()).limit(1)).first() if fresh[0].seq > 1 else None
+    )
     grown = 0
     if tail is not None and tail.lines is not None and tail.size < _SMALL_ROW:
         first, last, content = stretches[0]
