@@ -44,6 +44,18 @@ def keras(session: nox.Session, which: str) -> None:
 
 
 @nox.session(python="3.11")
+@nox.parametrize("version", ["2.4.0", "2.5.0"])
+def lightning(session: nox.Session, version: str) -> None:
+    """The logger with the oldest Lightning that it claims to work with, and one from between."""
+    tools = (*_TOOLS, "scikit-learn", "jsonargparse[signatures]>=4.30")
+    session.install("-e", ".[server]", *tools, f"lightning=={version}", f"pytorch-lightning=={version}",
+                    env={"FLIGHTLOG_NO_DASHBOARD": "1"})  # fmt: skip
+    # Old frameworks meet new libraries: what those warn of is not ours.
+    session.run("pytest", "-W", "ignore", "tests/integrations/test_training.py", "tests/integrations/lightning",
+                *session.posargs)  # fmt: skip
+
+
+@nox.session(python="3.11")
 def changelog(session: nox.Session) -> None:
     """Show the changelog that the fragments make."""
     session.install("towncrier>=23")

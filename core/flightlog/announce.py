@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def announce_start(run: Run, online: Online | None = None) -> None:
-    """Say where a run writes and how to look at it."""
+    """Say where a run writes and how to look at it. Of several ranks in one directory, one says so for all."""
+    if not run.owns_directory:
+        return
     verb = "continues" if run.resumed else "records"
     say(f"run {run.name} ({run.id}) {verb} in {_shown(run.dir)}")
     if online is not None:
@@ -23,7 +25,7 @@ def announce_start(run: Run, online: Online | None = None) -> None:
 
 def announce_end(run: Run, online: Online | None = None) -> None:
     """Say what was recorded, and either where it is now or the command that delivers it."""
-    if not run.recording:
+    if not (run.recording and run.owns_directory):
         return
     size = run.size
     amount = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

@@ -26,7 +26,8 @@ class CallbackHooks:
     def __init__(self) -> None:
         super().__init__()
         self._began = False
-        self._rates: dict[str, float] = {}
+        self._logger: LoggerHooks | None = None
+        self._rates: dict[str, float] | None = None
 
     def logger_of(self, trainer: Any) -> LoggerHooks | None:
         """Return the Trainer's logger that this callback works for, None where it does nothing."""
@@ -40,13 +41,13 @@ class CallbackHooks:
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """A stage is being prepared: nothing is recorded yet."""
         self._began = False
-        logger = self.logger_of(trainer)
+        self._logger = logger = self.logger_of(trainer)
         if logger is not None:
             logger.trainer = weakref.ref(trainer)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is loaded: its run goes on."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is None:
             return
         before = logger.version
@@ -61,7 +62,7 @@ class CallbackHooks:
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
         """The loop begins: which run it is is settled, and all processes come to it."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is None or self._began:
             return
         self._began = True
@@ -94,7 +95,7 @@ class CallbackHooks:
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """The training."""
         self._begin(trainer, pl_module)
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.training.checkpoints.begin()
             logger.step = _batches_that_stepped(trainer) - 1
@@ -103,7 +104,7 @@ class CallbackHooks:
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """A validation, of its own or in a training, whose time it does not count for."""
         self._begin(trainer, pl_module)
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.record_beside()
             logger.training.throughput.pause()
@@ -120,7 +121,7 @@ class CallbackHooks:
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """The first batch of an epoch is asked for."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.record_beside()
             logger.axis = None
@@ -128,31 +129,32 @@ class CallbackHooks:
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """A batch is there."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.record_beside()
             training = logger.training
             training.throughput.batch_ready()
-            if training.is_main and _logs_now(trainer, _batches_that_stepped(trainer), batch_idx):
-                self._rates = training.learning_rates(trainer.optimizers)  # before a scheduler changes them
+            logs = training.is_main and _logs_now(trainer, _batches_that_stepped(trainer), batch_idx)
+            # Before a scheduler changes them.
+            self._rates = training.learning_rates(trainer.optimizers) if logs else None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch's step is done; Lightning logs its metrics next."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is None:
             return
         logger.step = step = _batches_that_stepped(trainer)
         training = logger.training
         training.throughput.step_done(batch_size(batch), token_count(batch))
-        if training.is_main and _logs_now(trainer, step, batch_idx):
-            values: dict[str, Any] = dict(self._rates)
+        if self._rates is not None:
+            values: dict[str, Any] = self._rates
             if logger.log_throughput:
                 values.update(training.throughput.read())
             logger.beside(step, values)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """An epoch's batches are done; Lightning logs what was gathered over them next."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.record_beside()
             logger.axis = "epoch"
@@ -160,7 +162,7 @@ class CallbackHooks:
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """A validation's batches are done; Lightning logs what was gathered over them next."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.at_end = True
             if _fits(trainer) and trainer.val_check_interval == 1.0:  # else several would stand at one epoch
@@ -168,7 +170,7 @@ class CallbackHooks:
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """The training goes on."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.at_end = False
             logger.axis = None
@@ -176,13 +178,13 @@ class CallbackHooks:
 
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """A test's batches are done; Lightning logs what was gathered over them next."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.at_end = True
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """A test is through."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.at_end = False
 
@@ -190,7 +192,7 @@ class CallbackHooks:
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is being made: it gets the marker that leads back to the run."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.training.throughput.pause()
             marker = logger.training.marker(logger.step)
@@ -199,14 +201,14 @@ class CallbackHooks:
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """The training is through; checkpoints may still be saved."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.record_beside()
             logger.axis = None
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The loop was left by an exception; `finalize` comes when all callbacks have saved what they want to."""
-        logger = self.logger_of(trainer)
+        logger = self._logger
         if logger is not None:
             logger.note(exception)
 

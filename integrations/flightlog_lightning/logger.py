@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_utilities.core.rank_zero import rank_zero_only
+
 from flightlog.mappings import as_mapping
 from flightlog.terminal import contained
 from flightlog.training import Training
@@ -187,16 +189,15 @@ class LoggerHooks:
         """Record what a hook has brought, as one record; learning rates and throughput of that step go with it."""
         if self._rank_now() > 0:
             return
-        self.begin()
-        values = {f"{self.prefix}{name}": value for name, value in metrics.items() if name != "epoch"}
-        epoch = metrics.get("epoch")
+        if self._holding or self._held:
+            self.begin()
+        prefix = self.prefix
+        values = {f"{prefix}{name}" if name != "epoch" else name: value for name, value in metrics.items()}
         at = self._step_of(step)
-        if self._beside is not None and self.axis is None:
-            beside_at, more = self._beside
-            if beside_at == at:
-                self._beside = None
-                values = {**more, **values}
-        self.training.log(values, at, epoch=epoch, axis=self.axis)
+        if self._beside is not None and self._beside[0] == at and self.axis is None:
+            values.update(self._beside[1])
+            self._beside = None
+        self.training.log(values, at, axis=self.axis)
 
     def _step_of(self, step: int | None) -> int | None:
         """Return the step of a record: the result of an evaluation outside of a training stands at its end."""
@@ -232,7 +233,9 @@ class LoggerHooks:
         """Add the callback to the model's Trainer where the entry point has not: in a checkout without installation."""
         trainer = getattr(model, "_trainer", None)
         if trainer is not None and not any(hasattr(each, "logger_of") for each in trainer.callbacks):
-            trainer.callbacks.insert(0, self.callback_class())
+            callback = self.callback_class()
+            trainer.callbacks.insert(0, callback)
+            callback.setup(trainer, model, "")
 
     def log_image(self, key: str, images: Sequence[Any], step: int | None = None, **how: Any) -> None:
         """Record images: arrays, tensors, PIL images or paths.
@@ -369,8 +372,7 @@ class LoggerHooks:
 
 
 def _rank() -> int:
-    from lightning_utilities.core.rank_zero import rank_zero_only
-
+    """Return this process's number, as Lightning's own loggers ask for it."""
     rank = getattr(rank_zero_only, "rank", 0)
     return rank if isinstance(rank, int) else 0
 

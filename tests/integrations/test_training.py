@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def test_an_ended_run_goes_on_when_more_is_recorded(only_run: OnlyRun) -> None:
     assert only_run().state == "failed"
     training.log({"test/loss": 0.5})
     training.finish()
-    assert only_run().state == "finished"
+    assert only_run().state == training.run.state == "finished"
     assert only_run().summary["test/loss"] == 0.5 and only_run().summary["loss"] == 1.0
 
 
@@ -362,6 +363,28 @@ def test_a_pickled_training_opens_the_same_run(only_run: OnlyRun) -> None:
     assert again.run is training.run and again.checkpoints.policy == "last"
     training.finish()
     assert only_run().summary == {"loss": 1.0, "test": 2.0}
+
+
+def test_a_spawned_process_tells_which_run_it_has_continued(only_run: OnlyRun) -> None:
+    """Where a child goes on from a checkpoint, what its parent records afterwards goes to that run, too."""
+    first = Training(project="p")
+    marker = first.marker(0)
+    first.finish()
+    parent = Training(project="p")
+    source = (
+        "import json, pickle, sys\ntraining = pickle.load(sys.stdin.buffer)\n"
+        "assert training.resume_from_marker(json.loads(sys.argv[1]))\n"
+        "training.log({'loss': 1.0}, step=1)\ntraining.finish()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", source, json.dumps(marker)], input=pickle.dumps(parent), check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(flightlog.__file__).parents[1])},
+    )  # fmt: skip
+    assert parent.id == marker["run"]
+    parent.log({"test": 2.0})
+    parent.finish()
+    assert only_run().summary == {"loss": 1.0, "test": 2.0}
+    assert not list(Path(tempfile.gettempdir()).glob(f"flightlog-{parent._reserved}*"))
 
 
 def test_other_processes_join_by_invitation(tmp_path: Path, only_run: OnlyRun) -> None:

@@ -22,7 +22,7 @@ from ..rundir import atomic_write
 FORMAT = 1
 SUFFIX = ".flightlog.json"
 INSIDE = "flightlog.json"
-_MAX_BYTES = 16_384
+MAX_BYTES = 16_384
 
 
 class Marker(NamedTuple):
@@ -71,7 +71,7 @@ def read_marker(checkpoint: str | os.PathLike[str]) -> Marker | None:
     """Return the marker beside a checkpoint, None where there is none that can be read."""
     try:
         with open_regular(marker_path(checkpoint)) as file:
-            return as_marker(orjson.loads(file.read(_MAX_BYTES)))
+            return as_marker(orjson.loads(file.read(MAX_BYTES)))
     except (OSError, ValueError):  # ValueError: no JSON, or a NUL in the path
         return None
 

@@ -7,24 +7,30 @@ wrong in a hook reaches the training.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import orjson
+
 from .. import current, endings, launch, rundir, settings
 from ..errors import DamagedError, UsageError
+from ..journal.reader import open_regular
 from ..journal.values import plain
 from ..mappings import as_mapping
 from ..protocol.names import new_run_id
 from ..run import Run
+from ..rundir import atomic_write
 from ..terminal import contained, warn_once
 from ..throughput import Throughput
 from .checkpoints import Checkpoints
 from .facts import learning_rates, model_facts, optimizer_facts
-from .marker import Marker, as_marker, read_marker, remove_marker, write_marker
+from .marker import MAX_BYTES, Marker, as_marker, read_marker, remove_marker, write_marker
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -36,8 +42,11 @@ def _hook(method: Callable[_P, _T]) -> Callable[_P, _T | None]:
 
     @functools.wraps(method)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T | None:
-        with contained(f"flightlog's {method.__name__}()"):
+        try:
             return method(*args, **kwargs)
+        except Exception as error:  # an exception raised again through `contained` has one way to be dealt with
+            with contained(f"flightlog's {method.__name__}()"):
+                raise error from None
         return None
 
     return wrapped
@@ -89,6 +98,7 @@ class Training:
         self._resume: Marker | None = None
         self._joined: dict[str, Any] | None = None
         self._absent = False
+        self._finished = False
         self._defined: set[str] = set()
         self._handed_over = False
         self._pid = os.getpid()
@@ -121,11 +131,13 @@ class Training:
 
     @property
     def run(self) -> Run:
-        """The run; opened now if it is not yet, and opened again if it was ended.
+        """The run; opened now if it is not yet, and opened again if it has failed. After `finish` the ended one.
 
         Raises:
             UsageError: as `flightlog.init`.
         """
+        if self._run is not None and self._finished:
+            return self._run
         return self.open()
 
     @property
@@ -133,6 +145,7 @@ class Training:
         """The run's id; where that depends on what is on the disk, the run is opened to know it."""
         if self._run is not None:
             return self._run.id
+        self._look_for_note()
         if self._resume is not None:
             return self._resume.id
         return self._reserved or str(self._chosen().run_id or self.open().id)
@@ -161,17 +174,20 @@ class Training:
                 self._init.setdefault(name, value)
 
     def open(self) -> Run:
-        """Return the run; see `run`."""
+        """Return the run, open: also one that was ended, since there is more to record."""
+        self._finished = False
         if self._run is not None and (self._run.state == "running" or not self._owned):
             return self._run
         found = self._scripts_own() if self._run is None else None
         if found is not None:
             self._run = found
             return found
+        self._look_for_note()
         self._run = self._begin()
         self._owned = True
         self._absent = False
         _opened.add(self._run)
+        self._leave_note(self._run)
         return self._run
 
     def _scripts_own(self) -> Run | None:
@@ -268,6 +284,23 @@ class Training:
         self._handed_over = False
         self.throughput = Throughput()
         self.checkpoints = Checkpoints(policy, self._run_or_none, artifact)
+
+    def _note(self) -> Path:
+        return Path(tempfile.gettempdir()) / f"flightlog-{self._reserved}.json"
+
+    def _leave_note(self, run: Run) -> None:
+        """Tell the process that spawned this one which run it is, where a checkpoint has made it another."""
+        if self.is_elsewhere and self.is_main and self._reserved not in (None, run.id):
+            with contextlib.suppress(OSError):
+                atomic_write(self._note(), orjson.dumps(self.marker(None)))
+
+    def _look_for_note(self) -> None:
+        """Go on with the run that a spawned process has recorded into, where that is another than was to be."""
+        if self._run is None and self._resume is None and self._reserved is not None and not self.is_elsewhere:
+            with contextlib.suppress(OSError, ValueError):
+                with open_regular(self._note()) as file:
+                    self._resume = as_marker(orjson.loads(file.read(MAX_BYTES)))
+                self._note().unlink()
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
@@ -520,6 +553,8 @@ class Training:
         run = self._run
         if run is None or not self._owned or run.state != "running":
             return
+        if isinstance(error, SystemExit) and not error.code and not endings.is_terminated(run):
+            return  # `sys.exit()` is an end like another
         if endings.is_terminated(run):
             run.preempt()
         else:
@@ -544,6 +579,7 @@ class Training:
         run = self._run
         if run is not None and self._owned and run.state == "running":
             run.finish()
+            self._finished = True
 
 
 def _same(known: Any, value: Any) -> bool:

@@ -1,0 +1,215 @@
+"""What an integration costs a training: the median step with and without it, and what is added to the start.
+
+    python benchmarks/integrations.py              each framework that is installed
+    python benchmarks/integrations.py lightning
+
+The model's step takes about 5 ms on one core. Trainings with and without take turns, and of each kind the quietest
+counts: the machine's other work is noise to both. `hooks` is the processor time that the training's own thread spends
+in our hooks, per step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STEPS = 200
+ROUNDS = 4
+STEP_SECONDS = 0.005
+
+
+def work() -> Callable[[], None]:
+    """Return a function that keeps one core busy for about 5 ms."""
+    import torch
+
+    torch.set_num_threads(1)
+    a = torch.rand(256, 256)
+    took = []
+    for _ in range(100):
+        began = time.perf_counter()
+        a @ a
+        took.append(time.perf_counter() - began)
+    times = max(1, int(STEP_SECONDS / min(took)))
+
+    def step() -> None:
+        for _ in range(times):
+            a @ a
+
+    return step
+
+
+class Meter:
+    """Takes the times between the begins of steps, and how long a start took."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+        self.start = 0.0
+
+    def mark(self) -> None:
+        self.marks.append(time.perf_counter())
+
+    @property
+    def median(self) -> float:
+        return statistics.median(b - a for a, b in zip(self.marks, self.marks[1:], strict=False))
+
+
+class Spent:
+    """Adds up the processor time that this thread spends in some methods."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._inside = False
+
+    def watch(self, owner: Any, names: list[str]) -> None:
+        """Count what these methods of an object take, but not twice where one calls another."""
+        for name in names:
+            setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return method(*args, **kwargs)
+            self._inside = True
+            began = time.thread_time()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.seconds += time.thread_time() - began
+                self._inside = False
+
+        return counted
+
+
+def lightning(recorded: bool, folder: Path, step: Callable[[], None], spent: Spent, every: int = 50) -> Meter:
+    """Train with Lightning; the other kind has a logger that does nothing, and no callback."""
+    import lightning as L
+    import torch
+    from lightning.pytorch.loggers.logger import DummyLogger
+
+    meter = Meter()
+
+    class Model(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 1)
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            meter.mark()
+            step()
+            loss = self.layer(batch).mean()
+            self.log("loss", loss)
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+        def train_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader(torch.rand(STEPS * 4, 4), batch_size=4)
+
+    logger: Any = DummyLogger()
+    began = time.perf_counter()
+    if recorded:
+        from flightlog_lightning import FlightlogLogger
+
+        logger = FlightlogLogger(project="benchmark", dir=folder)
+    meter.start = time.perf_counter() - began
+    trainer = L.Trainer(
+        max_epochs=1, logger=logger, log_every_n_steps=every, accelerator="cpu", enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, default_root_dir=str(folder),
+    )  # fmt: skip
+    ours = next((c for c in trainer.callbacks if type(c).__name__ == "FlightlogCallback"), None)
+    if not recorded:
+        trainer.callbacks = [c for c in trainer.callbacks if c is not ours]
+    elif ours is not None:
+        begin = ours._begin
+
+        def timed(*args: Any) -> None:
+            began = time.perf_counter()
+            begin(*args)
+            meter.start += time.perf_counter() - began
+
+        ours._begin = timed
+        spent.watch(ours, ["on_train_batch_start", "on_train_batch_end"])
+        spent.watch(logger, ["log_metrics"])
+    trainer.fit(Model())
+    if recorded:
+        logger.training.finish()
+    return meter
+
+
+def pytorch(recorded: bool, folder: Path, step: Callable[[], None], spent: Spent) -> Meter:
+    """Train in a plain loop, with `run.track` and `run.log`."""
+    import torch
+
+    import flightlog
+
+    meter = Meter()
+    loader = torch.utils.data.DataLoader(torch.rand(STEPS * 4, 4), batch_size=4)
+    began = time.perf_counter()
+    run = flightlog.init("benchmark", dir=folder) if recorded else None
+    meter.start = time.perf_counter() - began
+    if run is not None:
+        spent.watch(run, ["log"])
+    for _ in run.track(loader) if run is not None else loader:
+        meter.mark()
+        step()
+        if run is not None:
+            run.log({"loss": 1.0})
+    if run is not None:
+        run.finish()
+    return meter
+
+
+SUBJECTS: dict[str, tuple[str, Callable[[bool, Path, Callable[[], None], Spent], Meter]]] = {
+    "lightning": ("lightning", lightning),
+    "lightning, logging every step": ("lightning", functools.partial(lightning, every=1)),
+    "pytorch": ("torch", pytorch),
+}
+
+
+def measure(name: str) -> None:
+    train = SUBJECTS[name][1]
+    step, spent, medians, starts = work(), Spent(), {True: [], False: []}, []  # type: ignore[var-annotated]
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(2 * ROUNDS):
+            recorded = number % 2 == 1
+            meter = train(recorded, Path(folder), step, spent)
+            medians[recorded].append(meter.median)
+            if recorded:
+                starts.append(meter.start)
+    without, with_ = min(medians[False]), min(medians[True])
+    hooks = spent.seconds / (ROUNDS * STEPS)
+    print(
+        f"{name:30} step {without * 1e3:6.3f} ms without, {with_ * 1e3:6.3f} ms with: "
+        f"{(with_ / without - 1) * 100:+5.2f} %   hooks {hooks * 1e6:5.1f} µs: {hooks / without * 100:4.2f} %   "
+        f"start {starts[0] * 1e3:5.1f} ms the first time, {min(starts) * 1e3:5.1f} ms after"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *SUBJECTS])
+    warnings.simplefilter("ignore")
+    import logging
+    import os
+
+    os.environ["FLIGHTLOG_SILENT"] = "1"
+    logging.disable(logging.WARNING)
+    for name in parser.parse_args().names or SUBJECTS:
+        if importlib.util.find_spec(SUBJECTS[name][0]) is None:
+            print(f"{name:30} is not installed", file=sys.stderr)
+            continue
+        measure(name)
+
+
+if __name__ == "__main__":
+    main()
