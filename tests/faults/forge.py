@@ -18,6 +18,7 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -209,6 +210,7 @@ def command(
         os.setsid()
         os.environ.clear()
         os.environ.update(environment)
+        tempfile.tempdir = None  # it is the environment's again
         os.chdir(folder)
         for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
             opened = os.open(path, flags | os.O_CREAT | os.O_APPEND, 0o600)

@@ -26,6 +26,7 @@ ROUTES = {
     "hello": r"^GET /api/v1/hello$",
     "me": r"^GET /api/v1/me$",
     "register": r"^PUT /api/v1/runs/[^/]+/[^/]+/[^/]+$",
+    "parcels": r"^POST /api/v1/parcels$",
     "records": r"^POST /api/v1/runs/.*/records(/|$)",
     "missing": r"^POST /api/v1/projects/.*/chunks/missing$",
     "packs": r"^POST /api/v1/projects/.*/packs$",

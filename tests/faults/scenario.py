@@ -56,19 +56,10 @@ HARMLESS: dict[str, Fault] = {
     "stall": proxy.stall(0.3),
     "trickle": proxy.trickle(0.2),
 }
-_ROUTES = [
-    "hello",
-    "me",
-    "register",
-    "records",
-    "records",
-    "missing",
-    "packs",
-    "packs",
-    "files",
-    "manifests",
-    "receipt",
-]
+_ROUTES = (
+    *("hello", "me", "register", "parcels", "parcels", "records", "records", "missing"),
+    *("packs", "packs", "files", "manifests", "receipt"),
+)
 
 
 @dataclass

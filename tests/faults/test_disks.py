@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ..server.tools import pack_of
 from .fleet import MIB, Forge, Training
 from .machine import Machine, results
 from .proxy import Proxy
@@ -92,22 +90,21 @@ def test_the_servers_disk_fills_up_with_records(
 def test_the_servers_temporary_folder_is_full(
     training: Training, small_disk: Path, forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pack so large that it has to be put aside, and cannot: 507 and the same sentence, and the same way out."""
+    """A request so large that it has to be put aside, and cannot: the same sentence, and the same way out."""
     resize(small_disk, "32m")
     monkeypatch.setenv("TMPDIR", str(small_disk))
-    chance = random.Random(training.id)
-    first, second = ([chance.randbytes(4 * MIB) for _ in range(3)] for _ in range(2))
     with started(tmp_path / "server", forge) as server:
         monkeypatch.delenv("TMPDIR")
-        with Machine(tmp_path / "machine", server.url, server.key, forge) as machine:
-            assert machine.sync(training.run).code == 0
-        path = "projects/admin/faults/packs"
-        assert server.api("POST", path, pack_of(*first)).status == 200  # from now on it knows this folder as its own
-        ballast = fill(small_disk)
-        refused = server.api("POST", path, pack_of(*second))
-        assert refused.status == 507 and "disk is full" in refused.json()["detail"], refused
-        ballast.unlink()
-        assert server.api("POST", path, pack_of(*second)).status == 200
+        with Machine(tmp_path / "machine", server.url, server.key, forge, small=False) as machine:
+            training.do("log", count=400, text=8000)
+            assert machine.sync(training.run).code == 0  # from now on the server knows this folder as its own
+            ballast = fill(small_disk)
+            training.do("log", count=400, text=8000)
+            training.finish()
+            said = machine.sync(training.run, timeout=0)
+            assert said.code == 1 and "disk is full" in str(results(said)[0]["error"]), said
+            ballast.unlink()
+            assert machine.sync(training.run, timeout=0).code == 0
         Truth([training.run], training.address).compare(server)
 
 
