@@ -42,7 +42,7 @@ _CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir/
     "# flightlog keeps its runs here. The tag keeps them out of backups; `flightlog sync` delivers them.\n"
 )
-_OURS = frozenset((".gitignore", "CACHEDIR.TAG", ".delivered", "latest", SPEC, "files"))
+_OURS_IN_ROOT = frozenset((".gitignore", "CACHEDIR.TAG", ".delivered", "latest", SPEC, "files"))
 # A disk that is full now may have room in a minute: no reason not to begin.
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO))
 _SKIPPED = {".git", "files", "node_modules", "__pycache__", "site-packages"}
@@ -201,7 +201,7 @@ def _holds_other_things(root: Path) -> bool:
         if b"flightlog" in file.read(1000):
             return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return any(p.name not in _OURS and not p.name.startswith(("run-", ".latest", ".files")) for p in root.iterdir())
+        return any(p.name not in _OURS_IN_ROOT and not p.name.startswith(("run-", ".latest", ".files")) for p in root.iterdir())
     return False
 
 

@@ -76,8 +76,7 @@ def test_copied_and_continued_on_two_machines(
     for machine, run in pairs:
         said = machine.sync(run)
         assert said.code == 0, said
-        newest = [raw[:200] for lines in read_journal(run).values() for raw in list(lines.values())[-14:]]
-        assert int(str(results(said)[0]["records_sent"])) <= 11, f"{said} {newest}"
+        assert int(str(results(said)[0]["records_sent"])) <= 11, said
     truth.compare(server)
     for _, run in pairs:
         (run / "sync.json").unlink()

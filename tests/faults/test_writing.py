@@ -8,10 +8,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from . import proxy as net
 from .fleet import Forge, Training
 from .machine import Machine, results
 from .proxy import Proxy, Rule
+from .scenario import FLEETING, LASTING
 from .service import Service
 from .truth import Truth, claim_holds, claims, read_journal, sizes_of, there
 
@@ -131,20 +134,53 @@ def test_rotated_and_resumed_during_a_sync(
 def test_many_runs_one_of_which_fails(
     forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path
 ) -> None:
-    """One sync of many runs: a run that meets a refusal fails alone, and status 1 says that one did."""
+    """One sync of many runs, small and large: a run that meets a refusal fails alone, and status 1 says that one did."""
     trainings = []
     for number in range(12):
         training = forge.training().begin(tmp_path / "runs", seed=number)
-        training.do("log", count=10)
+        training.do("log", count=10, text=100 if number % 3 else 60_000)
         training.finish()
         trainings.append(training)
-    proxy.rules = [Rule("register", net.answer(422), skip=5)]
+    proxy.rules = [Rule("register", net.answer(422), skip=1)]
     said = here.sync(tmp_path / "runs")
     statuses = [str(r["status"]) for r in results(said)]
     assert said.code == 1 and sorted(statuses) == ["delivered"] * 11 + ["failed"], said
     assert here.sync(tmp_path / "runs").code == 0
     for training in trainings:
         Truth([training.run], training.address).compare(server)
+
+
+@pytest.mark.parametrize("name", ["reset", "lost answer", "503", "504, though done", "captive portal", "short request"])
+def test_many_small_runs_and_a_bad_network(
+    name: str, forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path
+) -> None:
+    """Small runs travel together: what fails them does so for those that it hit, and the next sync has them all."""
+    trainings = []
+    for number in range(8):
+        training = forge.training().begin(tmp_path / "runs", seed=number)
+        training.do("log", count=10)
+        training.do("media", count=2)
+        training.finish()
+        trainings.append(training)
+    proxy.rules = [Rule("parcels", {**FLEETING, **LASTING}[name])]
+    said = here.sync(tmp_path / "runs", timeout=0)
+    assert proxy.met and said.code in (0, 1) and "Traceback" not in said.err, said
+    for training, result in zip(trainings, results(said), strict=True):
+        claim_holds(training.run, proxy.url, server, training.address)
+        assert said.code == 1 or result["status"] == "delivered", said
+    assert here.sync(tmp_path / "runs").code == 0
+    for training in trainings:
+        Truth([training.run], training.address).compare(server)
+
+
+def test_what_sync_writes_is_no_file_of_the_training(training: Training, here: Machine, server: Service) -> None:
+    """A sync.json that lies beside a run that is still recorded is not kept as a file that the script has written."""
+    assert here.sync(training.run).code == 0
+    training.finish()
+    assert not (training.run / "files" / "saved").exists()
+    assert here.sync(training.run).code == 0
+    receipt = server.api("GET", f"runs/{training.address}/receipt").json()
+    assert not [path for path in receipt["files"] if path.endswith("sync.json")]
 
 
 def test_the_folder_is_not_changed_by_a_failed_sync(training: Training, here: Machine, proxy: Proxy) -> None:
