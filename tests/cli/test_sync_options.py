@@ -15,7 +15,7 @@ import pytest
 from flightlog.cli import options
 from flightlog.sync.pace import Pace
 
-from ..server.tools import Server, add_media, command, environment, on_terminal, proxied, quick, run_dir, status
+from ..server.tools import Server, add_media, command, environment, on_terminal, proxied, quick, run_dir
 from .tools import content, recorded
 
 
@@ -153,24 +153,24 @@ def test_a_run_deleted_on_the_server_is_neither_sent_nor_cleaned_unless_asked_ba
 ) -> None:
     """ "gone" is said and is no failure; --restore-deleted brings the run back whole."""
     run = recorded(place, run_id)
-    gone = status(410, b'{"error":"gone","detail":"This run was deleted."}', Content_Type="application/json")
-    with proxied(server) as proxy:
-        key = {"FLIGHTLOG_API_KEY": server.key, "FLIGHTLOG_BASE_URL": proxy.url}
-        proxy.faults = [("PUT /api/v1/runs", gone)]
-        said = quick("sync", place, "--clean", home=home, **key)
-        assert said.code == 0 and "--restore-deleted" in said.out and "1 deleted on the server" in said.out, said
-        again = quick("sync", place, "--json", home=home, **key)
-        assert [r["status"] for r in again.runs] == ["gone"] and again.code == 0, again
-        proxy.faults = [("/receipt", gone)]
-        said = quick("clean", place, home=home, **key)
-        assert "deleted on" in said.out and run.path.exists(), said
-        found = json.loads(quick("status", place, "--json", home=home, **key).out)["runs"]
-        assert [(r["status"], r["pending"]) for r in found] == [("gone", False)]
-        planned = quick("sync", place, "--dry-run", "--json", "--restore-deleted", home=home, **key)
-        assert [r["status"] for r in planned.runs] == ["pending"], planned
-        said = quick("sync", place, "--restore-deleted", "--json", home=home, **key)
-        assert [r["status"] for r in said.runs] == ["delivered"], said
-        assert "1 run cleaned" in quick("clean", place, home=home, **key).out
+    key = {"FLIGHTLOG_API_KEY": server.key, "FLIGHTLOG_BASE_URL": server.url}
+    assert server.sync(place, home=home).code == 0
+    server.execute("UPDATE runs SET deleted_at = 1 WHERE run_id = ?", run_id)
+    said = quick("sync", place, "--clean", home=home, **key)
+    assert said.code == 0 and "--restore-deleted" in said.out and "1 deleted on the server" in said.out, said
+    again = quick("sync", place, "--json", home=home, **key)
+    assert [r["status"] for r in again.runs] == ["gone"] and again.code == 0, again
+    said = quick("clean", place, home=home, **key)
+    assert said.code == 0 and "deleted on" in said.out and run.path.exists(), said
+    found = json.loads(quick("status", place, "--json", home=home, **key).out)["runs"]
+    assert [(r["status"], r["pending"]) for r in found] == [("gone", False)]
+    said = quick("receipt", "export", place, "-o", place.parent / "r.json", home=home, **key)
+    assert said.code == 1 and "any more" in said.err, said
+    planned = quick("sync", place, "--dry-run", "--json", "--restore-deleted", home=home, **key)
+    assert [r["status"] for r in planned.runs] == ["pending"], planned
+    said = quick("sync", place, "--restore-deleted", "--json", home=home, **key)
+    assert [r["status"] for r in said.runs] == ["delivered"], said
+    assert "1 run cleaned" in quick("clean", place, home=home, **key).out
 
 
 def test_an_interrupted_sync_is_one_line_and_goes_on_from_there(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ _MOST_LINES = 5
 @click.group()
 def receipt() -> None:
     """Carry a server's proof of what it holds to a machine that cannot ask it."""
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Within the block, what the system refuses is an error in words."""
+    try:
+        yield
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        raise FlightlogError(f"{name}{error.strerror or error}") from None
 
 
 # -- export ------------------------------------------------------------------------------------------------------------
@@ -96,7 +107,8 @@ def _wanted(paths: Sequence[Path]) -> list[tuple[Identity, RunDir | None]]:
     others = [path for path in paths if not bundle.is_bundle(path)]
     for path in paths:
         if path not in others:
-            found += [(identity, None) for identity in bundle.identities(path.resolve())]
+            with _in_words():
+                found += [(identity, None) for identity in bundle.identities(path.resolve())]
     if others or not paths:
         found += [(identify(directory), directory) for directory in find_runs(others)]
     return found
@@ -167,7 +179,8 @@ def import_(file: Path, paths: tuple[Path, ...], as_json: bool) -> None:
     that has a receipt is proven, 1 when one is not (it has grown since, say) or the file is damaged.
     """
     proofs = receipts.load(file)
-    results, elsewhere = take_in(proofs, find_runs(paths))
+    with _in_words():
+        results, elsewhere = take_in(proofs, find_runs(paths))
     if as_json:
         shown = {"runs": [_import_json(r) for r in results], "elsewhere": [_proof_json(p) for p in elsewhere]}
         click.echo(orjson.dumps(shown))

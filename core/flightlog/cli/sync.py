@@ -130,7 +130,8 @@ def sync(
     try:
         with _unpacked(bundles, wishes) as opened:
             runs = [*runs, *opened.runs]
-            status = (_plan if dry_run else _deliver)(runs, opened, chosen, key, patience, wishes)
+            work = _nothing if not runs else _plan if dry_run else _deliver
+            status = work(runs, opened, chosen, key, patience, wishes)
     except KeyboardInterrupt:
         click.echo("flightlog: interrupted; the same command goes on from there", err=True)
         status = 130
