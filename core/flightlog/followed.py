@@ -14,13 +14,9 @@ import orjson
 
 from .journal.reader import open_regular
 from .process import birth_of, hostname
-from .rundir import RunDir, atomic_write
+from .rundir import FOLLOWER_FILES, RunDir, atomic_write
 
-STATE = "follower.json"
-LOG = "sync.log"
-LOCK = "follower.lock"
-# What a follower leaves in a run directory.
-FILES = (STATE, LOG, LOCK)
+STATE, LOG, LOCK = FILES = FOLLOWER_FILES
 _MAX = 1 << 20
 # Those from which a follower does not come back by itself.
 ENDED = frozenset(("delivered", "damaged", "gone", "refused", "given up", "stopped"))

@@ -10,6 +10,7 @@ flightlog/                                  the root
     latest.spec                             a cache of the journal
     files/journal/<writer>/000001.jsonl     the truth
     sync.json                               what a server has acknowledged
+    follower.json sync.log follower.lock    what the follower of an online run leaves (followed.py)
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from .protocol.names import random_name
 FORMAT = 1
 SPEC = "latest.spec"
 MAX_SPEC = 64 << 20
-_OURS = frozenset(("files", SPEC, "sync.json", "follower.json"))
+# What the follower of an online run leaves: how it stands, what happened, and the lock that it holds.
+FOLLOWER_FILES = ("follower.json", "sync.log", "follower.lock")
+_IN_A_RUN = frozenset(("files", SPEC, "sync.json", *FOLLOWER_FILES))
 ALIVE_SECONDS = 300.0
 _PID_END = 1 << 31
 _CACHEDIR_TAG = (
@@ -281,7 +284,7 @@ def _is_root(path: Path) -> bool:
 
 def is_ours(name: str) -> bool:
     """Tell whether something in a run directory is a part of the run, or on its way to be one; else a script's own."""
-    return name in _OURS or name.startswith(".")
+    return name in _IN_A_RUN or name.startswith(".")
 
 
 def is_run_dir(path: Path) -> bool:

@@ -57,6 +57,7 @@ def test_a_run_is_delivered_while_it_is_recorded(server: Server, trainings: Trai
     assert said.code == 0 and said.err.count("\n") == 4, said
     assert f"delivered: {server.url}/w/admin/p/runs/{run_id}" in said.err
     assert training.is_delivered(server) and training.state(server) == "finished"
+    assert not (training.dir / "files" / "saved").exists(), "what the follower leaves is no part of the run"
     until(lambda: not training.follower.is_running)  # type: ignore[union-attr]
 
 
