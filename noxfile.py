@@ -30,7 +30,7 @@ def oldest(session: nox.Session) -> None:
 _KERAS = {
     "jax": ("keras>=3.15", "jax"),
     "tensorflow": ("keras>=3.15", "tensorflow-cpu"),
-    "oldest": ("keras==3.3.3", "jax==0.4.30", "jaxlib==0.4.30", "numpy<2"),
+    "oldest": ("keras==3.10.0", "jax==0.4.30", "jaxlib==0.4.30", "numpy<2"),
 }
 
 

@@ -214,11 +214,13 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         with contained("flightlog's on_train_batch_end()"):
             self._speed.end()
+            per_call = self._speed.per_call
+            batch += per_call - 1 - batch % per_call  # Keras up to 3.11 tells of the first batch of an execution
             step = self._axis.at(batch)
             self._batches = max(self._batches, batch + 1)
             self._seen = logs = logs or {}
             every = self._log_every
-            if every is not None and (batch + 1) % every < self._speed.per_call:
+            if every is not None and (batch + 1) % every < per_call:
                 names = self._names
                 values = {names.get(key) or self._named(key): value for key, value in logs.items()}
                 rates = self._speed.take()
@@ -226,7 +228,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
                     values.update(rates)
                     self._training.checkpoints.settle()  # what is saved in the background may be there now
                 # Hooks may come out of order: which record is the epoch's first is told by the number.
-                is_first = batch + 1 < max(every, self._speed.per_call) + self._speed.per_call
+                is_first = batch + 1 < max(every, per_call) + per_call
                 values.update(self._rates_due(step, is_first))
                 self._training.log(values, step)
             if self._saved:

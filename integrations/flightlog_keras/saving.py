@@ -123,9 +123,10 @@ def best_of(checkpoint: Any) -> tuple[str | None, str | None]:
     mode = getattr(checkpoint, "mode", None)
     if mode not in ("min", "max"):
         compare = getattr(checkpoint, "monitor_op", None)
-        mode = "max" if compare is keras.ops.greater else "min" if compare is keras.ops.less else None
-        if mode is None and metric is not None and metric.removeprefix("val_") == "loss":
-            mode = "min"
+        if compare is not None:
+            mode = "min" if bool(compare(1.0, 2.0)) else "max"
+        else:  # as it will be decided at the end of the first epoch
+            mode = "min" if metric is not None and metric.removeprefix("val_") == "loss" else None
     return metric, mode
 
 

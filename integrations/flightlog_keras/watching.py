@@ -30,8 +30,9 @@ def note(callback: Any) -> None:
 
 def in_list_of(callback: Any) -> list[Any]:
     """Return the callbacks of the list that one is in, itself included, in order, as far as they concern us."""
+    params = callback.params
     found = [ref() for ref in list(_alive.values())]
-    return [one for one in found if one is not None and one.params is callback.params]
+    return [one for one in found if one is not None and getattr(one, "params", None) is params]
 
 
 def came_from(model: Any) -> str | None:

@@ -21,6 +21,7 @@ from ...server.tools import Server, environment
 from .test_fit import rows
 
 SCRIPT = Path(__file__).with_name("ends.py")
+pytestmark = pytest.mark.timeout(600)  # the first test waits for all the processes
 BEFORE = ("interrupted", "caught", "tried-again", "another", "exit", "terminated", "killed", "resumed")
 CASES = ("uncaught", *BEFORE)
 
@@ -37,7 +38,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for names in [CASES] if can_fork else [(name,) for name in CASES]:
         done = subprocess.run(
             [sys.executable, str(SCRIPT), *names], cwd=folder, env=environment(folder, **own), capture_output=True,
-            text=True, timeout=110, check=False,
+            text=True, timeout=300, check=False,
         )  # fmt: skip
         (folder / f"{names[0]}.said").write_text(done.stdout + done.stderr)
     return folder

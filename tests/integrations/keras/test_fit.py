@@ -110,8 +110,11 @@ def test_samples_are_counted_where_nobody_says_how_many(only_run: OnlyRun) -> No
     classifier().fit(batches(), verbose=0, callbacks=[cb])
     seconds = cb._speed.seconds
     cb.finish()
-    assert rows(only_run(), "perf/samples_per_second") == pytest.approx({3: 60 / seconds})
-    assert rows(only_run(), "batch/loss") == {} and rows(only_run(), "epoch") == {3: 1}
+    ((step, rate),) = rows(only_run(), "perf/samples_per_second").items()
+    assert rate == pytest.approx(60 / seconds)
+    # On tensorflow the optimizer also counts the batch that the generator no longer had.
+    assert step == int(keras.backend.backend() == "tensorflow") + 3
+    assert rows(only_run(), "batch/loss") == {} and rows(only_run(), "epoch") == {step: 1}
 
 
 def test_a_dataset_of_keras_own_kind(only_run: OnlyRun) -> None:
