@@ -56,6 +56,17 @@ def lightning(session: nox.Session, version: str) -> None:
 
 
 @nox.session(python="3.11")
+@nox.parametrize(("version", "accelerate", "torch"), [("4.46.3", "1.0.1", "2.5.1"), ("4.57.1", "1.11.0", "2.8.0")])
+def transformers(session: nox.Session, version: str, accelerate: str, torch: str) -> None:
+    """The Trainer's callback and accelerate's tracker with the oldest that they claim to work with, and between."""
+    tools = (*_TOOLS, "scikit-learn", "peft", "optuna", "tensorboard")
+    packages = (f"transformers=={version}", f"accelerate=={accelerate}", f"torch=={torch}")
+    session.install("-e", ".[server]", *tools, *packages, env={"FLIGHTLOG_NO_DASHBOARD": "1"})
+    # Old frameworks meet new libraries: what those warn of is not ours.
+    session.run("pytest", "-W", "ignore", "tests/integrations/transformers", *session.posargs)
+
+
+@nox.session(python="3.11")
 def changelog(session: nox.Session) -> None:
     """Show the changelog that the fragments make."""
     session.install("towncrier>=23")
