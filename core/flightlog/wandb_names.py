@@ -120,6 +120,7 @@ def login(
             warn_once(
                 "login key", "login(key=): that is no key of a flightlog server; it is neither kept nor sent anywhere."
             )
+            key = None
         elif key is not None:
             insecure = keys.insecure_ok(server.origin)
             if not server.trusted or not (
