@@ -14,7 +14,7 @@ from urllib.parse import quote
 from sqlalchemy.engine import Connection
 
 from flightlog.protocol.digest import JournalDigest
-from flightlog.protocol.messages import ChunkedFile, Receipt
+from flightlog.protocol.messages import ChunkedFile, Receipt, WriterState
 from flightlog.protocol.parcel import SmallRun
 
 from . import files, ingest
@@ -29,15 +29,18 @@ _EMPTY = JournalDigest().upto(0)
 Members = list[tuple[bytes, int, int]]
 
 
-def store(database: Database, objects: Objects, account: Account, parcel: Sequence[SmallRun]) -> list[dict[str, Any]]:
+def store(
+    database: Database, objects: Objects, account: Account, parcel: Sequence[SmallRun]
+) -> tuple[list[dict[str, Any]], set[int]]:
     """Store runs, each whole or not at all.
 
     Returns:
         For each run its address, how many of its records are new, and its receipt; or the error that it met, as
-        `error`, `detail` and `status`.
+        `error`, `detail` and `status`. And the rows of the projects that they are in.
     """
     made = _packs(database, objects, account, parcel)
     answers: list[dict[str, Any]] = []
+    projects: set[int] = set()
     with database.write() as connection:
         for project, pack in made.items():
             packs.note_pack(connection, project, *pack)
@@ -45,10 +48,12 @@ def store(database: Database, objects: Objects, account: Account, parcel: Sequen
             try:
                 _check_files(run)
                 with connection.begin_nested():
-                    answers.append(_one(connection, objects, account, run))
+                    row = _ensure(connection, account, run)
+                    answers.append(_one(connection, objects, row, run))
+                projects.add(row.project_id)
             except ApiError as error:
                 answers.append({**error.body, "status": error.status})
-    return answers
+    return answers, projects
 
 
 def _check_files(run: SmallRun) -> None:
@@ -102,14 +107,13 @@ def _pack(
     return key, size, members
 
 
-def _one(connection: Connection, objects: Objects, account: Account, run: SmallRun) -> dict[str, Any]:
-    row = _ensure(connection, account, run)
-    before = {name: state.last for name, state in ingest.writer_states(connection, row.id).items()}
+def _one(connection: Connection, objects: Objects, row: Any, run: SmallRun) -> dict[str, Any]:
+    before = {name: _held(state) for name, state in ingest.writer_states(connection, row.id).items()}
     new = 0
     for name, lines in run.writers.items():
         if lines:
             state = ingest.store(connection, objects, row, name, ingest.Batch(1, _EMPTY, lines, []))
-            new += max(0, state.last - before.get(name, 0))
+            new += _held(state) - before.get(name, 0)
     rows = []
     for entry, content in run.files:
         chunks = ((entry.sha256, entry.size),) if content else ()
@@ -120,6 +124,11 @@ def _one(connection: Connection, objects: Objects, account: Account, run: SmallR
         files.commit_artifact(connection, objects, row, artifact.manifest, artifact.aliases, artifact.at)
     receipt = Receipt(ingest.writer_states(connection, row.id), files.files_of(connection, row.id))
     return {"url": address_of(run), "new": new, "receipt": receipt.to_json()}
+
+
+def _held(state: WriterState) -> int:
+    """Return how many lines are here of a writer."""
+    return state.last - sum(b - a + 1 for a, b in state.lost)
 
 
 def address_of(run: SmallRun) -> str:

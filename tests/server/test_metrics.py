@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ from flightlog_server.metrics import codec, index, query
 from flightlog_server.store import schema
 from flightlog_server.store.database import Database
 from flightlog_server.store.migrate import migrate
+from flightlog_server.store.objects import Staged
 
 from .tools import EMPTY, T0
 
@@ -136,6 +137,9 @@ def new_run(database: Database) -> Iterator[tuple[Connection, Any]]:
 class Nothing:
     """Objects where nothing is stored: what these tests deliver is too little to leave SQL."""
 
+    def stage(self) -> AbstractContextManager[Staged]:
+        raise AssertionError
+
     def put(self, key: str, content: IO[bytes]) -> None:
         raise AssertionError(key)
 
@@ -144,6 +148,9 @@ class Nothing:
 
     def delete(self, key: str) -> None:
         raise AssertionError(key)
+
+    def list(self) -> Iterator[tuple[str, float]]:
+        raise AssertionError
 
 
 Logged = tuple[int, dict[str, Any]]

@@ -262,12 +262,14 @@ class Server:
         """Return the lines that are stored of each writer of a run, as they came."""
         found: dict[str, bytes] = {}
         rows = self.query(
-            "SELECT w.name, b.lines FROM runs r JOIN writers w ON w.run_id = r.id JOIN batches b ON b.writer_id = w.id "
+            "SELECT w.name, b.lines, b.object, b.offset, b.size "
+            "FROM runs r JOIN writers w ON w.run_id = r.id JOIN batches b ON b.writer_id = w.id "
             "WHERE r.run_id = ? ORDER BY w.name, b.first_seq",
             run_id,
         )
-        for name, blob in rows:
-            found[name] = found.get(name, b"") + zstandard.ZstdDecompressor().decompressobj().decompress(blob)
+        for name, blob, key, offset, size in rows:
+            stored = blob if key is None else (self.data / "objects" / key).read_bytes()[offset : offset + size]
+            found[name] = found.get(name, b"") + zstandard.ZstdDecompressor().decompressobj().decompress(stored)
         return found
 
 

@@ -70,6 +70,8 @@ class SmallDelivery:
                 continue
             report, digest, lines = WriterReport(folder.name), JournalDigest(), []
             for line in read_writer(folder, report, outcome.journal[folder.name]):
+                if line.seq != len(lines) + 1:
+                    return None
                 digest.add(line.seq, line.raw)
                 named.add(line)
                 lines.append(line.raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Annotated, Any
@@ -31,11 +32,13 @@ from .. import files, ingest, parcels
 from ..accounts import Account
 from ..errors import ApiError, malformed, not_found
 from ..runs import ensure_run, project_row, run_row, show
-from ..store import packs
+from ..store import folding, packs
 from .common import AccountOf, Json, Parts, PartsOf
 
 router = APIRouter(tags=["sync"])
 _MAX_JSON = 64 << 20
+_ENDS, _TAIL = b'"kind":"finish"', 64 << 10
+_log = logging.getLogger(__name__)
 _LONG_WORK = 1 << 30
 
 
@@ -87,6 +90,14 @@ def register(
     return {"run": shown, "writers": {name: state.to_json() for name, state in states.items()}}
 
 
+def _fold(parts: Parts, project_id: int) -> None:
+    """Move journals to objects; where that fails they stay where they are, and the next request tries again."""
+    try:
+        folding.fold(parts.database, parts.objects, project_id)
+    except OSError as error:
+        _log.warning("journals could not be moved to objects: %s", error)
+
+
 @router.post("/parcels")
 async def parcel(request: Request, parts: PartsOf, account: AccountOf) -> Json:
     """Store many small runs (flightlog.protocol.parcel, zstd); what came of each, in order."""
@@ -99,7 +110,10 @@ async def parcel(request: Request, parts: PartsOf, account: AccountOf) -> Json:
             runs = decode(ingest.decompress(content))
         except (ValueError, RecursionError) as error:
             raise malformed(f"The body is no parcel: {error}") from None
-        return parcels.store(parts.database, parts.objects, account, runs)
+        answers, projects = parcels.store(parts.database, parts.objects, account, runs)
+        for project_id in projects:
+            _fold(parts, project_id)
+        return answers
 
     return Json({"runs": await run_in_threadpool(work)})
 
@@ -132,10 +146,15 @@ async def records(
         content = spool.read()
 
     def work() -> WriterState:
+        database, objects = parts.database, parts.objects
         batch = ingest.Batch(first, before, ingest.decompress(content) if content else b"", ranges, base)
-        with parts.database.write() as connection:
+        with database.write() as connection:
             row = run_row(connection, account, workspace, project, run_id, role="member")
-            return ingest.store(connection, parts.objects, row, writer, batch)
+            state = ingest.store(connection, objects, row, writer, batch)
+            due = folding.is_due(connection, row.id, ended=_ENDS in batch.lines[-_TAIL:])
+        if due:
+            _fold(parts, row.project_id)
+        return state
 
     state = await run_in_threadpool(work)
     return {"next": state.last + 1, "digest": state.digest}
