@@ -13,6 +13,7 @@ from typing import Any
 
 from flightlog.terminal import contained
 from flightlog.throughput import batch_size, token_count
+from flightlog.training import hook
 
 from . import describe
 from .logger import LoggerHooks
@@ -28,6 +29,7 @@ class CallbackHooks:
         self._began = False
         self._logger: LoggerHooks | None = None
         self._rates: dict[str, float] | None = None
+        self._optimized = 0  # global_step at the end of the last batch
 
     def logger_of(self, trainer: Any) -> LoggerHooks | None:
         """Return the Trainer's logger that this callback works for, None where it does nothing."""
@@ -45,6 +47,7 @@ class CallbackHooks:
         if logger is not None:
             logger.trainer = weakref.ref(trainer)
 
+    @hook
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is loaded: its run goes on."""
         logger = self._logger
@@ -57,8 +60,7 @@ class CallbackHooks:
         if trainer.world_size > 1:
             before, version = trainer.strategy.broadcast((before, version))
         if fits and before != version and trainer.loggers[0] is logger:
-            with contained("flightlog's on_load_checkpoint()"):
-                _move_checkpoints(trainer, logger, before, version)
+            _move_checkpoints(trainer, logger, before, version)
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
         """The loop begins: which run it is is settled, and all processes come to it."""
@@ -99,6 +101,7 @@ class CallbackHooks:
         if logger is not None:
             logger.training.checkpoints.begin()
             logger.step = _batches_that_stepped(trainer) - 1
+            self._optimized = trainer.global_step
             logger.training.throughput.start()
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -119,6 +122,7 @@ class CallbackHooks:
 
     # -- batches and epochs --------------------------------------------------------------------------------------------
 
+    @hook
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """The first batch of an epoch is asked for."""
         logger = self._logger
@@ -127,6 +131,7 @@ class CallbackHooks:
             logger.axis = None
             logger.training.throughput.start()
 
+    @hook
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """A batch is there."""
         logger = self._logger
@@ -138,12 +143,14 @@ class CallbackHooks:
             # Before a scheduler changes them.
             self._rates = training.learning_rates(trainer.optimizers) if logs else None
 
+    @hook
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch's step is done; Lightning logs its metrics next."""
         logger = self._logger
         if logger is None:
             return
         logger.step = step = _batches_that_stepped(trainer)
+        self._optimized = trainer.global_step
         training = logger.training
         training.throughput.step_done(batch_size(batch), token_count(batch))
         if self._rates is not None:
@@ -152,6 +159,7 @@ class CallbackHooks:
                 values.update(training.throughput.read())
             logger.beside(step, values)
 
+    @hook
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """An epoch's batches are done; Lightning logs what was gathered over them next."""
         logger = self._logger
@@ -160,6 +168,7 @@ class CallbackHooks:
             logger.axis = "epoch"
             logger.training.throughput.pause()
 
+    @hook
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """A validation's batches are done; Lightning logs what was gathered over them next."""
         logger = self._logger
@@ -168,6 +177,7 @@ class CallbackHooks:
             if _fits(trainer) and trainer.val_check_interval == 1.0:  # else several would stand at one epoch
                 logger.axis = "epoch"
 
+    @hook
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """The training goes on."""
         logger = self._logger
@@ -176,12 +186,14 @@ class CallbackHooks:
             logger.axis = None
             logger.training.throughput.start()
 
+    @hook
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """A test's batches are done; Lightning logs what was gathered over them next."""
         logger = self._logger
         if logger is not None:
             logger.at_end = True
 
+    @hook
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """A test is through."""
         logger = self._logger
@@ -190,15 +202,20 @@ class CallbackHooks:
 
     # -- checkpoints and the end ---------------------------------------------------------------------------------------
 
+    @hook
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is being made: it gets the marker that leads back to the run."""
         logger = self._logger
         if logger is not None:
             logger.training.throughput.pause()
-            marker = logger.training.marker(logger.step)
+            step = logger.step
+            if step is not None and trainer.global_step > self._optimized:
+                step += 1  # a signal handler saves in the midst of a batch, whose step is done and will not be again
+            marker = logger.training.marker(step)
             if marker:
                 checkpoint[KEY] = marker
 
+    @hook
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """The training is through; checkpoints may still be saved."""
         logger = self._logger
@@ -206,6 +223,7 @@ class CallbackHooks:
             logger.record_beside()
             logger.axis = None
 
+    @hook
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The loop was left by an exception; `finalize` comes when all callbacks have saved what they want to."""
         logger = self._logger
