@@ -204,7 +204,8 @@ def _holds_other_things(root: Path) -> bool:
         if b"flightlog" in file.read(1000):
             return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return any(p.name not in _OURS_IN_ROOT and not p.name.startswith(("run-", ".latest", ".files")) for p in root.iterdir())
+        names = [p.name for p in root.iterdir()]
+        return any(n not in _OURS_IN_ROOT and not n.startswith(("run-", ".latest", ".files")) for n in names)
     return False
 
 

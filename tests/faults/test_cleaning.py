@@ -43,7 +43,6 @@ def test_cleaned_by_another_during_a_sync(
     kept.compare(server)
 
 
-@pytest.mark.xfail(strict=False, reason="a sync whose directory is renamed leaves its temporary file in it")
 def test_two_clean_at_once(training: Training, kept: Truth, here: Machine, elsewhere: Machine, server: Service) -> None:
     """Two that deliver and clean the same directory at the same time: it is gone, and all of it is on the server."""
     both = [here.syncing(training.run, options=("--clean",)), elsewhere.syncing(training.run, options=("--clean",))]

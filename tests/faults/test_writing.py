@@ -134,7 +134,7 @@ def test_rotated_and_resumed_during_a_sync(
 def test_many_runs_one_of_which_fails(
     forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path
 ) -> None:
-    """One sync of many runs, small and large: a run that meets a refusal fails alone, and status 1 says that one did."""
+    """One sync of many runs, small and large: one that meets a refusal fails alone, and status 1 says that one did."""
     trainings = []
     for number in range(12):
         training = forge.training().begin(tmp_path / "runs", seed=number)
