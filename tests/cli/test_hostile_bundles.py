@@ -252,3 +252,13 @@ def test_a_hostile_bundle_does_not_stop_the_other_runs(server: Server, home: Pat
     said = quick("sync", *words, "--json", "--server", server.url, home=home, FLIGHTLOG_API_KEY=server.key)
     assert [r["status"] for r in said.runs] == ["up_to_date", "delivered", "failed"], said
     assert not [p for p in place.iterdir() if "unpacked" in p.name]
+
+
+def test_where_all_bundles_are_bad_no_server_is_asked(home: Path, place: Path) -> None:
+    """One line for each, status 1, and no word of a server that is down."""
+    (place / "b.tar").write_bytes(b"no tar at all" * 100)
+    words = ("sync", place / "b.tar", "--server", "http://127.0.0.1:9")
+    said = quick(*words, home=home, FLIGHTLOG_API_KEY="fl_00000000_x")
+    assert said.code == 1 and said.err.count("\n") == 1 and "is no tar archive" in said.err, said
+    said = quick(*words, "--json", home=home, FLIGHTLOG_API_KEY="fl_00000000_x")
+    assert said.code == 1 and [r["status"] for r in said.runs] == ["failed"], said

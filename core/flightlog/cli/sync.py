@@ -130,7 +130,8 @@ def sync(
     try:
         with _unpacked(bundles, wishes) as opened:
             runs = [*runs, *opened.runs]
-            status = (_plan if dry_run else _deliver)(runs, opened, chosen, key, patience, wishes)
+            work = _nothing if not runs else _plan if dry_run else _deliver
+            status = work(runs, opened, chosen, key, patience, wishes)
     except KeyboardInterrupt:
         click.echo("flightlog: interrupted; the same command goes on from there", err=True)
         status = 130
@@ -223,6 +224,13 @@ def _shown_unpacking(path: Path, wishes: Wishes) -> Iterator[list[RunDir]]:
 
 def _connect(wishes: Wishes) -> session.Connect:
     return Pace(wishes.bandwidth).connect if wishes.bandwidth else Client
+
+
+def _nothing(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
+    """All bundles are bad, which has been said, and there is nothing else. Returns the exit status."""
+    if wishes.as_json:
+        click.echo(orjson.dumps({"server": server.origin, "account": None, "runs": _bad_json(opened)}))
+    return 1
 
 
 def _plan(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
