@@ -226,6 +226,13 @@ def _connect(wishes: Wishes) -> session.Connect:
     return Pace(wishes.bandwidth).connect if wishes.bandwidth else Client
 
 
+def _nothing(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
+    """All bundles are bad, which has been said, and there is nothing else. Returns the exit status."""
+    if wishes.as_json:
+        click.echo(orjson.dumps({"server": server.origin, "account": None, "runs": _bad_json(opened)}))
+    return 1
+
+
 def _plan(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
     """Say what would be sent. Returns the exit status."""
     _check_id(runs, wishes)
