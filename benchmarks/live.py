@@ -80,8 +80,10 @@ def processor_seconds(pid: int) -> float:
 
 def memory(pid: int) -> float:
     """Return a process's resident MB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    if found is None:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return int(found[1]) / 1024
 
 
 def follower_of(place: Path, run: str) -> int:
@@ -106,8 +108,8 @@ def latency(url: str, key: str, place: Path, seconds: float, rate: float, enviro
             time.sleep(0.01)
             if len(seen) > 100 and Path(f"/proc/{pid}").exists():
                 with contextlib.suppress(OSError):
-                    cost = (processor_seconds(pid) - used) / (time.monotonic() - began)
                     resident = memory(pid)
+                    cost = (processor_seconds(pid) - used) / (time.monotonic() - began)
     (journal,) = place.glob("run-*-live/files/journal/*/000001.jsonl")
     written = {r["step"]: r["t"] for r in map(json.loads, journal.open()) if r["kind"] == "log"}
     behind = []

@@ -57,7 +57,17 @@ class Standing:
         """Whether its process is there; believed of one on another machine."""
         if self.state in ENDED:
             return False
-        return self.host != hostname() or (self.pid > 0 and birth_of(self.pid) == self.born)
+        if self.host != hostname():
+            return True
+        return self.pid > 0 and birth_of(self.pid) == self.born and not _is_zombie(self.pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Tell whether a process has ended and nobody has taken note: in a container whose first process is a script."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+    except (OSError, IndexError):
+        return False
 
 
 def load(directory: RunDir) -> Standing | None:

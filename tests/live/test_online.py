@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from flightlog import followed
+from flightlog.process import birth_of, hostname
 
 from ..server.tools import Server, flightlog
 from .tools import Trainings, until
@@ -312,3 +314,13 @@ def test_the_time_from_log_to_server(server: Server, trainings: Trainings, run_i
     training.wait()
     print(f"behind by (s): median {sorted(behind)[len(behind) // 2]:.2f}, most {max(behind):.2f}")
     assert len(behind) > 5
+
+
+def test_a_follower_that_nobody_has_buried_is_not_waited_for(tmp_path: Path) -> None:
+    """In a container whose first process is the training, one that was killed stays a zombie: it does not run."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        standing = followed.Standing(process.pid, hostname(), birth_of(process.pid), state="following")
+        assert standing.is_running
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not standing.is_running
