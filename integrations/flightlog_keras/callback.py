@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import copy
 import functools
+import inspect
 import math
 import os
 import threading
@@ -21,7 +22,9 @@ from typing import Any
 
 import keras
 
+import flightlog
 from flightlog.errors import UsageError
+from flightlog.protocol.names import checked_name
 from flightlog.run import Run
 from flightlog.terminal import contained, warn_once
 from flightlog.training import Training
@@ -62,7 +65,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         async_safe: tells Keras that its hooks may be called by other threads, while the next batch is worked on.
 
     Raises:
-        UsageError: an argument cannot be used.
+        UsageError: an argument cannot be used. TypeError: there is none of this name.
     """
 
     async_safe = True
@@ -82,6 +85,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         if log_every is not None and (type(log_every) is not int or log_every < 1):
             raise UsageError(f"log_every={log_every!r}: a number of batches from 1, or None")
+        for name in init:
+            if name not in inspect.signature(flightlog.init).parameters:
+                raise TypeError(f"FlightlogCallback() got an unexpected keyword argument {name!r}")
+        if project is not None:
+            checked_name("project", project)
         self._given: dict[str, Any] = dict(
             project=project, run=run, checkpoints=checkpoints, artifact=artifact, log_every=log_every,
             predictions=predictions, prediction_rows=prediction_rows, **init,
@@ -104,8 +112,9 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches = 0
         self._samples: int | None = None
         self._seen: Mapping[str, Any] | None = None  # the latest metrics, until something changes the model
+        self._is_over = False  # the epoch is through for us; callbacks behind us may still save
         self._saved: list[tuple[Any, str, str, int]] = []
-        self._best: dict[int, float] = {}
+        self._best: dict[tuple[str, str], float] = {}  # by alias and metric
         self._next_rate = 0.0
         self._rates_now: Mapping[str, float] = {}
         self._began_at = 0.0
@@ -180,7 +189,6 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 warn_once("two callbacks", "two FlightlogCallbacks in one fit(): only one of them records.")
             self._training.rank = self._training.rank or processes.rank()
             self._epoch = 0
-            self._best.clear()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """An epoch begins; before the first one, the run is begun or continued."""
@@ -188,9 +196,9 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         with contained("flightlog's on_epoch_begin()"):
             self._rejoin()
-            self._settle_saved({})
+            self._settle_saved(self._seen or {})
             self._begin_run()
-            self._epoch, self._batches, self._samples, self._seen = epoch, 0, None, None
+            self._epoch, self._batches, self._samples, self._seen, self._is_over = epoch, 0, None, None, False
             self._axis.begin_epoch(self._net)
             self._speed.begin_epoch(int(getattr(self._net, "steps_per_execution", 1) or 1))
 
@@ -201,6 +209,9 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Some batches are about to be worked on."""
         if self._records:
+            if self._saved:
+                with contained("keeping a checkpoint"):
+                    self._settle_saved(self._seen or {})
             self._seen = None
             self._speed.begin()
             if batch == 0:
@@ -268,7 +279,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if self._predictions is not None:
                 values["predictions"] = self._predictions.table(self.model)
             self._training.log(values, self._axis.step, epoch=epoch + 1)
-            self._seen = logs
+            self._seen, self._is_over = logs, True
             self._settle_saved(logs)
 
     def _define(self, names: Mapping[str, Any]) -> None:
@@ -293,7 +304,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         with contained("flightlog's on_train_end()"):
             if self._records:
                 self._begin_run()  # there may have been no epoch left to do
-                self._settle_saved({})
+                self._settle_saved(self._seen or {})
                 for one in self._list:
                     if saving.is_orbax(one):
                         one.wait_until_finished()
@@ -328,8 +339,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """A validation within `fit` begins, or an `evaluate` of the script's."""
         if self._records:
             with contained("flightlog's on_test_begin()"):
-                self._seen = None
                 if not self._is_apart:
+                    self._settle_saved(self._seen or {})
                     self._batches_through()
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -367,9 +378,12 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         _watch_exit()
         if is_new and known is None and run.resumed and iterations(model) in (0, None):
             known = max(0, run.step - 1)  # the script continues a run with a new model: behind what is there
-        if self._axis.begin(model, known) and known is None and run.step > self._axis.step + 1:
+        is_back = self._axis.begin(model, known)
+        if is_back and known is None and run.step > self._axis.step + 1:
             training.checkpoints.begin()
             run.rewind(self._axis.step)
+        if is_back or (is_new and run.resumed):
+            self._recall_best()
         self._describe(model)
         for one in self._list:
             saving.lend(one, model, self._was_saved)
@@ -428,8 +442,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             # Orbax takes offence at a file among its folders; the marker is that of the newest one.
             self._leave_marker(os.fspath(callback.directory) if kind == "orbax" else path, step)
             self._saved.append((callback, path, kind, step))
-            if self._seen is not None:
-                self._settle_saved(self._seen)
+            if self._is_over:
+                self._settle_saved(self._seen or {})
 
     def _settle_saved(self, logs: Mapping[str, Any]) -> None:
         """Keep what has been saved, now that its metrics are known."""
@@ -439,22 +453,32 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             only_best = bool(getattr(callback, "save_best_only", False))
             score = _number(callback.best if only_best else logs.get(metric or ""))
             known: dict[str, Any] = {} if score is None else {"metric": metric, "score": score, "mode": mode}
-            is_best = only_best or self._is_best(callback, score, mode)
+            alias = saving.best_alias(callback, self._list)
+            is_best = self._is_best(alias, metric, score, mode) if known and mode else only_best
             self._training.checkpoint_saved(
                 path, step=step, epoch=self._epoch + 1, kind=kind, sidecar=False,
-                best=saving.best_alias(callback, self._list) if is_best else False,
+                best=alias if is_best else False,
                 write_once=kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
                 **known,
             )  # fmt: skip
 
-    def _is_best(self, callback: Any, score: float | None, mode: str | None) -> bool:
-        if score is None or mode is None or math.isnan(score):
+    def _is_best(self, alias: str, metric: str | None, score: float | None, mode: str) -> bool:
+        """Whether it is the best of the whole run; a callback of Keras' own begins anew with each process."""
+        if score is None or metric is None or math.isnan(score):
             return False
-        before = self._best.get(id(callback))
+        before = self._best.get((alias, metric))
         if before is None or (score < before if mode == "min" else score > before):
-            self._best[id(callback)] = score
+            self._best[alias, metric] = score
             return True
         return False
+
+    def _recall_best(self) -> None:
+        """The run goes on from an earlier step: the best so far is that of the checkpoints up to there."""
+        self._best.clear()
+        for metadata, aliases in self._training.checkpoints.metadata():
+            metric, score, step = metadata.get("metric"), _number(metadata.get("score")), metadata.get("step")
+            if isinstance(metric, str) and score is not None and isinstance(step, int) and step <= self._axis.step:
+                self._best.update({(alias, metric): score for alias in aliases if alias.startswith("best")})
 
     # -- a fit that was left -------------------------------------------------------------------------------------------
 
@@ -471,6 +495,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._in_fit = False
         if self._records and self._training.is_open:
+            self._settle_saved(self._seen or {})
             where = f"in epoch {self._epoch + 1}, at step {self._axis.step}"
             self._training.failed(FitLeft(f"fit() was left {where}, before its end"))
 

@@ -159,6 +159,13 @@ class Checkpoints:
             if where in kept.paths:
                 self._make_best(run, kept, alias)
 
+    def metadata(self) -> list[tuple[Mapping[str, Any], tuple[str, ...]]]:
+        """Return what is kept of this run so far, oldest first: of each version its metadata and aliases."""
+        run = self._run()
+        if run is None or not run.recording:
+            return []
+        return [(version.metadata, aliases) for version, aliases in run._keeper.kept(self.artifact(run))]
+
     def end(self) -> None:
         """The training has ended: what has not appeared by now is said."""
         self.settle()

@@ -368,9 +368,11 @@ def test_a_cluster_has_one_chief(config: str, rank: int) -> None:
 
 def test_misuse_is_refused_when_the_callback_is_made() -> None:
     """Arguments that cannot be used raise at once, with words."""
-    for wrong in ({"log_every": 0}, {"checkpoints": "some"}, {"predictions": 3}, {"run": "x"}):
+    for wrong in ({"log_every": 0}, {"checkpoints": "some"}, {"predictions": 3}, {"run": "x"}, {"project": "../p"}):
         with pytest.raises(UsageError):
             FlightlogCallback(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'projct'"):
+        FlightlogCallback(projct="p")
 
 
 def test_an_error_inside_never_reaches_the_training(

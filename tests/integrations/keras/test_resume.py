@@ -150,6 +150,31 @@ def test_weights_alone_are_another_training(fit: Fit) -> None:
     assert len({first.run.id, second.run.id, third.run.id}) == 3
 
 
+@pytest.mark.parametrize("only_best", [False, True])
+def test_the_best_stays_the_best_of_the_whole_run(fit: Fit, only_best: bool) -> None:
+    """A new process does not take its first checkpoint for the best; one from hidden steps is none any more."""
+
+    class Scored(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["score"] = [3.0, 9.0, 4.0, 5.0, 6.0, 7.0][epoch]
+
+    def train(model: Any, begin: int, end: int) -> None:
+        cb = FlightlogCallback(artifact="m", project="p", checkpoints="all")
+        save = keras.callbacks.ModelCheckpoint("{epoch}.keras", "score", mode="max", save_best_only=only_best)
+        fit(model, Scored(), save, cb, initial_epoch=begin, epochs=end)
+        cb.finish()
+
+    def best() -> Any:
+        return flightlog.Api("flightlog").artifact("p/m:best").metadata["score"]
+
+    train(classifier(), 0, 2)
+    train(keras.models.load_model("2.keras"), 2, 4)
+    assert best() == 9.0
+    train(keras.models.load_model("1.keras"), 4, 6)
+    assert best() == 7.0
+    assert len(flightlog.Api("flightlog").runs()) == 1
+
+
 def test_a_run_continued_by_name_goes_on_behind_what_is_there(fit: Fit, only_run: OnlyRun) -> None:
     """With a new model and the id of an earlier run, steps follow those of the run."""
     for _ in range(2):
