@@ -121,11 +121,11 @@ def _take(content: bytes, at: int, size: int) -> tuple[bytes, int]:
 
 
 def _run(data: Mapping[str, Any]) -> SmallRun:
-    workspace, project, run_id = (str(data.get(key)) for key in ("workspace", "project", "id"))
-    for what, name in (("workspace", workspace), ("project", project), ("run id", run_id)):
-        fault = name_fault(name)
+    for key in ("workspace", "project", "id"):
+        fault = name_fault(data.get(key))
         if fault:
-            raise ValueError(f"the {what} {name!r} cannot be used: {fault}")
+            raise ValueError(f"the {key} {data.get(key)!r} cannot be used: {fault}")
+    workspace, project, run_id = (str(data[key]) for key in ("workspace", "project", "id"))
     alive, restore = data.get("alive") is True, data.get("restore") is True
     return SmallRun(workspace, project, run_id, alive, restore)
 

@@ -68,7 +68,8 @@ class SmallDelivery:
         for folder in writer_folders(directory.journal):
             if folder.name not in outcome.journal:
                 continue
-            report, digest, lines = WriterReport(folder.name), JournalDigest(), []
+            report, digest = WriterReport(folder.name), JournalDigest()
+            lines: list[bytes] = []
             for line in read_writer(folder, report, outcome.journal[folder.name]):
                 if line.seq != len(lines) + 1:
                     return None

@@ -39,6 +39,27 @@ class Database:
         ):
             yield connection
 
+    @contextlib.contextmanager
+    def migrate(self) -> Iterator[Connection]:
+        """A writing transaction that may make tables anew: what refers to them is checked at its end."""
+        with self._turn, self.engine.connect().execution_options(flightlog_writes=True) as connection:
+            if connection.dialect.name != "sqlite":
+                with connection.begin():
+                    yield connection
+                return
+            # Not within a transaction, as SQLite wants it, and therefore not by a statement that would begin one.
+            driver = connection.connection.cursor()
+            try:
+                driver.execute("PRAGMA foreign_keys=OFF")
+                with connection.begin():
+                    yield connection
+                    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                    if broken is not None:
+                        raise sa.exc.DatabaseError("PRAGMA foreign_key_check", None, ValueError(f"{tuple(broken)}"))
+            finally:
+                driver.execute("PRAGMA foreign_keys=ON")
+                driver.close()
+
     def close(self) -> None:
         self.engine.dispose()
 

@@ -98,13 +98,14 @@ def _written(connection: Connection, staged: Staged, project_id: int) -> Iterato
     size = 0
     for writer in connection.execute(query).all():
         rows = sa.select(batches).where(batches.c.writer_id == writer.id, batches.c.lines.is_not(None))
-        for row in connection.execute(rows.order_by(batches.c.first_seq).execution_options(yield_per=8)):
-            folder = f"{writer.home}/{writer.origin_project}/{writer.run_id}/{writer.name}"
-            offset = _add(staged, f"{folder}/{row.first_seq}-{row.last_seq}.jsonl.zst", row.lines)
-            yield {"of": row.writer_id, "first": row.first_seq, "at": offset, "size": row.size, "blob": row.lines}
-            size += row.size
-            if size >= MOST_BYTES:
-                break
+        with connection.execute(rows.order_by(batches.c.first_seq).execution_options(yield_per=8)) as found:
+            for row in found:
+                folder = f"{writer.home}/{writer.origin_project}/{writer.run_id}/{writer.name}"
+                offset = _add(staged, f"{folder}/{row.first_seq}-{row.last_seq}.jsonl.zst", row.lines)
+                yield {"of": row.writer_id, "first": row.first_seq, "at": offset, "size": row.size, "blob": row.lines}
+                size += row.size
+                if size >= MOST_BYTES:
+                    break
         if size >= MOST_BYTES:
             break
     staged.file.write(bytes(2 * tarfile.BLOCKSIZE))

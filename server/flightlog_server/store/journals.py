@@ -93,7 +93,8 @@ def content_of(objects: Objects, row: Any) -> bytes:
 def _rows(connection: Connection, writer_id: int, first: int, last: int) -> Iterator[Any]:
     """Yield the rows that hold lines of the seqs first..last, in order, a few in memory at a time."""
     query = sa.select(batches).where(*_within(writer_id, first, last)).order_by(batches.c.first_seq)
-    yield from connection.execute(query.execution_options(yield_per=8))
+    with connection.execute(query.execution_options(yield_per=8)) as found:  # closed, should nobody read to its end
+        yield from found
 
 
 def _within(writer_id: int, first: int, last: int) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ def config() -> Config:
 def migrate(database: Database) -> None:
     """Run the migrations that this database has not had yet, in one transaction; give a new server its identity."""
     settings = config()
-    with database.write() as connection:
+    with database.migrate() as connection:
         settings.attributes["connection"] = connection
         command.upgrade(settings, "head")
         if connection.execute(sa.select(identity.c.id)).first() is None:
