@@ -184,22 +184,6 @@ def test_the_last_attempt_is_made_when_the_time_is_over(
     assert server.sync(run, home=home, url=proxy.url).code == 0
 
 
-def test_one_run_that_fails_does_not_stop_the_others(
-    server: Server, proxy: Proxy, place: Path, home: Path, run_id: str
-) -> None:
-    """Of three runs the second meets a refusal: status 1, the others are delivered."""
-    for number in (1, 2, 3):
-        run_dir(place / f"run-{number}", f"{run_id}-{number}")
-    proxy.faults = [(f"PUT /api/v1/runs/admin/p/{run_id}-2", tools.status(422))]
-    said = server.sync(place, home=home, url=proxy.url)
-    assert said.code == 1
-    assert {r["id"]: r["status"] for r in said.runs} == {
-        f"{run_id}-1": "delivered",
-        f"{run_id}-2": "failed",
-        f"{run_id}-3": "delivered",
-    }
-
-
 def test_nobody_at_the_address(home: Path, run: Path) -> None:
     """A refused connection is retried for --timeout seconds, then one sentence says what is the matter."""
     said = quick("sync", run, "--server", "http://127.0.0.1:9", "--timeout", "0.5", home=home, FLIGHTLOG_API_KEY="k")
