@@ -9,6 +9,8 @@ import sys
 
 import keras
 
+from flightlog import launch, settings
+
 
 def rank() -> int:
     """Return this process's number in the job, 0 where it is alone. Every copy of the model logs the same values."""
@@ -19,10 +21,19 @@ def rank() -> int:
             if distributed.is_available() and distributed.is_initialized():
                 return int(distributed.get_rank())
         elif backend == "jax":
-            return int(sys.modules["jax"].process_index())
+            if sys.modules["jax"].process_count() > 1:
+                return int(sys.modules["jax"].process_index())
         elif backend == "tensorflow":
-            return _of_cluster(os.environ.get("TF_CONFIG", ""))
-    return 0
+            found = _of_cluster(os.environ.get("TF_CONFIG", ""))
+            if found:
+                return found
+    return _of_launch()
+
+
+def _of_launch() -> int:
+    """Return the rank that a launcher (torchrun, srun, mpirun) has given this process."""
+    found = launch.detect() if settings.load().ranks else None
+    return found.rank if found is not None else 0
 
 
 def _of_cluster(config: str) -> int:

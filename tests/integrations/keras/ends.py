@@ -112,6 +112,7 @@ def main(names: list[str]) -> None:
     return None
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
 if keras.backend.backend() == "torch":
     import torch
 

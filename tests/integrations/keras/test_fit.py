@@ -338,15 +338,32 @@ def test_a_copy_is_a_run_of_its_own(fit: Fit) -> None:
     assert len(runs) == 2 and {view.project for view in runs} == {"search"}
 
 
-def test_only_the_first_process_records(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another rank of a distributed training, as its backend knows it, leaves nothing behind."""
-    from flightlog_keras import processes
-
-    monkeypatch.setattr(processes, "rank", lambda: 1)
+def leaves_nothing_behind(fit: Fit) -> None:
     cb = FlightlogCallback()
-    fit(classifier(), cb, keras.callbacks.ModelCheckpoint("m.keras"))
+    fit(classifier(), cb, keras.callbacks.ModelCheckpoint("m.keras"), epochs=1)
     classifier().evaluate(*samples(), verbose=0, callbacks=[cb])
+    cb.finish()
     assert Path("m.keras").exists() and not Path("flightlog").exists()
+
+
+def test_only_the_first_rank_of_a_launch_records(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another rank that torchrun started trains and saves, and leaves no record."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    leaves_nothing_behind(fit)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's process groups")
+def test_only_the_first_process_of_a_group_records(fit: Fit) -> None:
+    """Another process of a group that the script made itself leaves no record, either."""
+    from torch import distributed
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    distributed.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    try:
+        leaves_nothing_behind(fit)
+    finally:
+        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(
