@@ -70,6 +70,20 @@ def take_back() -> None:
     _handed_over = max(0, _handed_over - 1)
 
 
+def terminated(run: Run) -> None:
+    """Note that this process was told to end, where only a handler of somebody else has heard of it."""
+    global _terminated
+    _terminated = run
+    with guarded("SIGTERM"):
+        run.when_free(lambda: _mark(run))
+
+
+def listen_again() -> None:
+    """Hear of SIGTERM again, where somebody has put back the handler that was there before ours."""
+    if _installed:
+        _chain_sigterm()
+
+
 def is_terminated(run: Run) -> bool:
     """Whether this process was told by SIGTERM to end, and the run is not over yet."""
     return run is _terminated

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from transformers.trainer_callback import ExportableState, TrainerCallback
 
-from flightlog import launch, settings
+from flightlog import endings, launch, settings
 from flightlog.run import Run
 from flightlog.terminal import contained, warn_once
 from flightlog.training import Marker, Training, as_marker, read_marker
@@ -79,7 +79,7 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         self._introduced: str | None = None
         self._began_at = 0.0
         self._step = 0
-        self._saved_step = -1
+        self._saved: set[int] = set()
         self._unsaved: Callable[[], None] | None = None
         self._tokens = 0
         self._samples = 0
@@ -150,7 +150,8 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         self._settle_run(args, state, call)
         self._is_training = self._has_trained = True
         self._began_at = time.time()
-        self._step, self._saved_step = state.global_step, -1
+        self._step = state.global_step
+        self._saved = set()
         stored, name = _stored(state), type(self).__name__
         if not isinstance(stored.get(name), dict):
             # The checkpoint was made without us, or by several of us: the Trainer looks for exactly one when it saves.
@@ -199,8 +200,7 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             if found is not None:
                 return found
         folder = call.checkpoint if call is not None else None
-        trainer = call.trainer if call is not None else None
-        return read_marker(folder if folder is not None else folders.checkpoint_folder(args, state, trainer))
+        return read_marker(folder if folder is not None else _checkpoint_folder(args, state.global_step))
 
     def _go_back(self, step: int) -> None:
         training = self._training
@@ -363,10 +363,10 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
     @_hook
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A checkpoint has been saved by this process; the others may not be that far."""
-        self._saved_step = state.global_step
+        self._saved.add(state.global_step)
         if state.is_world_process_zero:
             self._keep_unsaved()
-            keep = self._keeping(args, state)
+            keep = self._keeping(args, state, state.global_step)
             if args.world_size > 1:
                 self._unsaved = keep  # until the next step, which none of them can do alone
             else:
@@ -378,18 +378,17 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         if keep is not None:
             keep()
 
-    def _keeping(self, args: TrainingArguments, state: TrainerState) -> Callable[[], None]:
-        """Return what keeps the checkpoint of this step, with what is known of it now."""
-        call = watching.present_call()
-        folder = folders.checkpoint_folder(args, state, call.trainer if call is not None else None)
+    def _keeping(self, args: TrainingArguments, state: TrainerState, step: int) -> Callable[[], None]:
+        """Return what keeps the checkpoint of a step, the present one or the one before, with what is known now."""
+        folder = _checkpoint_folder(args, step)
         best = state.best_model_checkpoint
         is_best = best is not None and Path(best).name == folder.name
-        epoch = state.epoch or 0.0
+        epoch = (state.epoch or 0.0) if step == state.global_step else 0.0
         metric, score = self._score(args, state, is_best)
         return functools.partial(
             self._training.checkpoint_saved,
             folder,
-            step=state.global_step,
+            step=step,
             epoch=round(epoch) if epoch >= 1 and abs(epoch - round(epoch)) < 1e-6 else None,
             best=is_best,
             metric=metric,
@@ -413,9 +412,8 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
     def _make_way(self, args: TrainingArguments, state: TrainerState) -> None:
         """See to it that the checkpoint of this step, if there is one of an earlier training, may be written to."""
         if args.should_save:
-            call = watching.present_call()
-            folder = folders.checkpoint_folder(args, state, call.trainer if call is not None else None)
-            if folder.is_dir() and self._saved_step != state.global_step:
+            folder = _checkpoint_folder(args, state.global_step)
+            if folder.is_dir() and state.global_step not in self._saved:
                 folders.unshare(folder)
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -427,14 +425,21 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         """The loop is through; the run stays open for what is evaluated next."""
         self._is_training = False
         if state.is_world_process_zero:
-            call = watching.present_call()
-            folder = folders.checkpoint_folder(args, state, call.trainer if call is not None else None)
             if self._unsaved is not None and not args.save_only_model:
+                folder = _checkpoint_folder(args, state.global_step)
                 folders.wait_for_ranks(folder, "rng_state_{}.pth", args.world_size, _RANKS_WAIT)
             self._keep_unsaved()
-            if self._saved_step != state.global_step and folders.is_complete(folder, self._began_at):
-                self._keeping(args, state)()  # saved without a hook: on SIGTERM, by enable_jit_checkpoint
+            if getattr(args, "enable_jit_checkpoint", False):
+                self._keep_last_minute(args, state)
         self._training.paused()
+
+    def _keep_last_minute(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Keep what `enable_jit_checkpoint` has saved on SIGTERM: no hook tells of it, nor that this is the end."""
+        for step in (state.global_step, state.global_step - 1):  # it saves in the midst of a step
+            if step not in self._saved and folders.is_complete(_checkpoint_folder(args, step), self._began_at):
+                self._keeping(args, state, step)()
+                if self._training.is_open:
+                    endings.terminated(self._training.run)
 
     def left(self, error: BaseException | None) -> None:
         """`Trainer.train` was left: by an exception, or (None) because it was through."""
@@ -445,6 +450,7 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             if is_training:
                 self._keep_unsaved()
             self._training.paused()
+            endings.listen_again()  # enable_jit_checkpoint has put back what was there before a run began
             if type(error).__name__ == "TrialPruned":
                 self._end_pruned()
             elif error is not None and not isinstance(error, SystemExit) and (is_training or not self._has_trained):
@@ -456,6 +462,11 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             run = self._training.run
             run.tags = [*run.tags, "pruned"]
             self._training.finish()
+
+
+def _checkpoint_folder(args: TrainingArguments, step: int) -> Path:
+    call = watching.present_call()
+    return folders.output_folder(args, call.trainer if call is not None else None) / f"checkpoint-{step}"
 
 
 def _stored(state: TrainerState) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainerState, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
 STATE_FILE = "trainer_state.json"
 _UNFINISHED = "checkpoint-is-incomplete.txt"
@@ -25,11 +25,6 @@ def output_folder(args: TrainingArguments, trainer: Trainer | None) -> Path:
         with contextlib.suppress(Exception):  # a private method; it may ask the search's library for the trial
             return Path(trainer._get_output_dir(getattr(trainer, "_trial", None)))
     return Path(str(args.output_dir))
-
-
-def checkpoint_folder(args: TrainingArguments, state: TrainerState, trainer: Trainer | None) -> Path:
-    """Return the checkpoint of this step, whether it is there or not."""
-    return output_folder(args, trainer) / f"checkpoint-{state.global_step}"
 
 
 def is_complete(folder: Path, since: float) -> bool:

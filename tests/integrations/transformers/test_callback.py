@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import transformers
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import flightlog
-from flightlog import current
+from flightlog import current, endings
 from flightlog.errors import UsageError
 from flightlog.reading.views import ArtifactView, RunView
 from flightlog.training import read_marker
@@ -475,3 +478,38 @@ def test_what_fails_before_a_training_begins_does_not_change_the_one_before(runs
         made.train(resume_from_checkpoint=True)
     current.finish()
     assert [view.state for view in runs()] == ["finished"]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the callback's run", "the script's run"])
+def test_a_checkpoint_on_sigterm_is_kept_and_the_run_is_preempted(
+    runs: Runs, versions: Versions, tmp_path: Path, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With enable_jit_checkpoint the Trainer saves on SIGTERM, and ends as if it were through: it was not."""
+    if "enable_jit_checkpoint" not in TrainingArguments.__dataclass_fields__:
+        pytest.skip("transformers without it")
+    from transformers.trainer_jit_checkpoint import CheckpointManager
+
+    class Terminated(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(CheckpointManager.__init__, "__defaults__", (0,))  # seconds of grace
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if own:
+            flightlog.init(project="own")
+        made = trainer(FlightlogCallback(), Terminated(), enable_jit_checkpoint=True, save_steps=100)
+        made.train()
+        assert made.state.global_step < 8
+        run = current.current_or_none()
+        assert run is not None
+        assert signal.getsignal(signal.SIGTERM) is endings._on_sigterm, "the next one is heard of, too"
+        endings._at_exit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (view,) = runs()
+    assert view.state == "preempted"
+    (saved,) = Path("out").iterdir()
+    assert [f"checkpoint-{step}" for step in versions(view)] == [saved.name]
