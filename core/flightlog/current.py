@@ -121,9 +121,8 @@ def init(
         ours = {name: value for name, value in mine.items() if value is not None}
         return init(**{**given, **ours}, allow_val_change=allow_val_change, **others)
     others.pop("settings", None)
+    check_arguments("init()", others)
     for unknown in others:
-        if unknown not in _NOT_HERE:
-            raise TypeError(f"init() got an unexpected keyword argument {unknown!r}")
         warn_once(f"init {unknown}", f"init({unknown}=) has no counterpart in flightlog and is ignored.")
     id, resume_from = _split_resume_from(id, resume_from)
     chosen = settings.load(
@@ -168,6 +167,14 @@ def _followed(run: Run, chosen: settings.Settings) -> Online | None:
         started.start()
         return started
     return None
+
+
+def check_arguments(what: str, names: Iterable[str]) -> None:
+    """Raise TypeError where `init` does not take one of these arguments, nor passes it over with a warning."""
+    known = {"project", "settings", *(init.__kwdefaults__ or ()), *_NOT_HERE}
+    for name in names:
+        if name not in known:
+            raise TypeError(f"{what} got an unexpected keyword argument {name!r}")
 
 
 def _split_resume_from(run_id: str | None, value: int | str | None) -> tuple[str | None, int | str | None]:

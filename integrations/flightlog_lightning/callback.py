@@ -13,6 +13,7 @@ from typing import Any
 
 from flightlog.terminal import contained
 from flightlog.throughput import batch_size, token_count
+from flightlog.training import hook
 
 from . import describe
 from .logger import LoggerHooks
@@ -45,6 +46,7 @@ class CallbackHooks:
         if logger is not None:
             logger.trainer = weakref.ref(trainer)
 
+    @hook
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is loaded: its run goes on."""
         logger = self._logger
@@ -57,8 +59,7 @@ class CallbackHooks:
         if trainer.world_size > 1:
             before, version = trainer.strategy.broadcast((before, version))
         if fits and before != version and trainer.loggers[0] is logger:
-            with contained("flightlog's on_load_checkpoint()"):
-                _move_checkpoints(trainer, logger, before, version)
+            _move_checkpoints(trainer, logger, before, version)
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
         """The loop begins: which run it is is settled, and all processes come to it."""
@@ -119,6 +120,7 @@ class CallbackHooks:
 
     # -- batches and epochs --------------------------------------------------------------------------------------------
 
+    @hook
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """The first batch of an epoch is asked for."""
         logger = self._logger
@@ -127,6 +129,7 @@ class CallbackHooks:
             logger.axis = None
             logger.training.throughput.start()
 
+    @hook
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """A batch is there."""
         logger = self._logger
@@ -138,6 +141,7 @@ class CallbackHooks:
             # Before a scheduler changes them.
             self._rates = training.learning_rates(trainer.optimizers) if logs else None
 
+    @hook
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch's step is done; Lightning logs its metrics next."""
         logger = self._logger
@@ -152,6 +156,7 @@ class CallbackHooks:
                 values.update(training.throughput.read())
             logger.beside(step, values)
 
+    @hook
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """An epoch's batches are done; Lightning logs what was gathered over them next."""
         logger = self._logger
@@ -160,6 +165,7 @@ class CallbackHooks:
             logger.axis = "epoch"
             logger.training.throughput.pause()
 
+    @hook
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """A validation's batches are done; Lightning logs what was gathered over them next."""
         logger = self._logger
@@ -168,6 +174,7 @@ class CallbackHooks:
             if _fits(trainer) and trainer.val_check_interval == 1.0:  # else several would stand at one epoch
                 logger.axis = "epoch"
 
+    @hook
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """The training goes on."""
         logger = self._logger
@@ -176,12 +183,14 @@ class CallbackHooks:
             logger.axis = None
             logger.training.throughput.start()
 
+    @hook
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """A test's batches are done; Lightning logs what was gathered over them next."""
         logger = self._logger
         if logger is not None:
             logger.at_end = True
 
+    @hook
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """A test is through."""
         logger = self._logger
@@ -190,6 +199,7 @@ class CallbackHooks:
 
     # -- checkpoints and the end ---------------------------------------------------------------------------------------
 
+    @hook
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is being made: it gets the marker that leads back to the run."""
         logger = self._logger
@@ -199,6 +209,7 @@ class CallbackHooks:
             if marker:
                 checkpoint[KEY] = marker
 
+    @hook
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """The training is through; checkpoints may still be saved."""
         logger = self._logger
@@ -206,6 +217,7 @@ class CallbackHooks:
             logger.record_beside()
             logger.axis = None
 
+    @hook
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The loop was left by an exception; `finalize` comes when all callbacks have saved what they want to."""
         logger = self._logger

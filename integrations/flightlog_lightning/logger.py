@@ -18,7 +18,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from flightlog.mappings import as_mapping
 from flightlog.terminal import contained
-from flightlog.training import Training
+from flightlog.training import Training, hook, model_facts
 
 from . import checkpoints
 
@@ -185,6 +185,7 @@ class LoggerHooks:
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
+    @hook
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record what a hook has brought, as one record; learning rates and throughput of that step go with it."""
         if self._rank_now() > 0:
@@ -215,19 +216,17 @@ class LoggerHooks:
             (at, values), self._beside = self._beside, None
             self.training.log(values, at)
 
+    @hook
     def log_hyperparams(self, params: object, *args: Any, **kwargs: Any) -> None:
         """Record hyper-parameters in the run's config: a mapping, a Namespace, or what OmegaConf makes."""
-        with contained("flightlog's log_hyperparams()"):
-            values = dict(as_mapping("log_hyperparams()", _plain_params(params)))
-            self.when_begun("configure", values)
+        values = dict(as_mapping("log_hyperparams()", _plain_params(params)))
+        self.when_begun("configure", values)
 
+    @hook
     def log_graph(self, model: Any, input_array: object = None) -> None:
         """Record the model's size under config["model_summary"]; Lightning calls this at the begin of each stage."""
-        with contained("flightlog's log_graph()"):
-            self._see_to_a_callback(model)
-            from flightlog.training import model_facts
-
-            self.when_begun("describe_model", model_facts(model))
+        self._see_to_a_callback(model)
+        self.when_begun("describe_model", model_facts(model))
 
     def _see_to_a_callback(self, model: Any) -> None:
         """Add the callback to the model's Trainer where the entry point has not: in a checkout without installation."""
@@ -275,6 +274,7 @@ class LoggerHooks:
             self.begin()
             self.training.log({f"{self.prefix}{key}": each}, step)
 
+    @hook
     def log_table(
         self,
         key: str,
@@ -286,16 +286,15 @@ class LoggerHooks:
         """Record a table: rows of values (also images and the like) with their columns' names, or a data frame."""
         if self._rank_now() > 0:
             return
-        with contained("flightlog's log_table()"):
-            import flightlog
+        import flightlog
 
-            if dataframe is not None:
-                table = flightlog.Table(dataframe=dataframe)
-            else:
-                rows = [list(row) for row in data or ()]
-                table = flightlog.Table(columns=list(columns or map(str, range(len(rows[0])))), data=rows)
-            self.begin()
-            self.training.log({f"{self.prefix}{key}": table}, step)
+        if dataframe is not None:
+            table = flightlog.Table(dataframe=dataframe)
+        else:
+            rows = [list(row) for row in data or ()]
+            table = flightlog.Table(columns=list(columns or map(str, range(len(rows[0])))), data=rows)
+        self.begin()
+        self.training.log({f"{self.prefix}{key}": table}, step)
 
     def log_text(
         self,
@@ -337,6 +336,7 @@ class LoggerHooks:
         """Take note of what has ended the loop; `finalize` is not told."""
         self._error = error
 
+    @hook
     def finalize(self, status: str) -> None:
         """The Trainer is through with a stage. The run stays open: a test may follow. After an exception it has failed.
 
@@ -360,15 +360,15 @@ class LoggerHooks:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
+    @hook
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """A ModelCheckpoint has saved: keep it as the policy says. Lightning calls this for the best and the last."""
         if self._rank_now() > 0:
             return
-        with contained("flightlog's after_save_checkpoint()"):
-            self.begin()
-            for saved in self._checkpoints.look(checkpoint_callback, self.trainer()):
-                self.training.checkpoint_saved(**saved, log_step=self.step)
-            self._checkpoints.tidy(self.training.checkpoint_removed)
+        self.begin()
+        for saved in self._checkpoints.look(checkpoint_callback, self.trainer()):
+            self.training.checkpoint_saved(**saved, log_step=self.step)
+        self._checkpoints.tidy(self.training.checkpoint_removed)
 
 
 def _rank() -> int:

@@ -75,11 +75,13 @@ def test_the_scripts_own_run_is_taken_and_not_ended(only_run: OnlyRun) -> None:
 
 
 def test_a_given_run_does_not_go_with_arguments_for_another() -> None:
-    """run= beside project= is refused, and so are a wrong policy and something that is no run."""
+    """run= beside project= is refused, and so are a wrong policy, a name with a slash, and something that is no run."""
     run = flightlog.init(project="own")
-    for wrong in ({"run": run, "project": "other"}, {"checkpoints": "some"}, {"run": "night-3"}):
+    for wrong in ({"run": run, "project": "other"}, {"checkpoints": "some"}, {"run": "night-3"}, {"project": "a/b"}):
         with pytest.raises(UsageError):
             Training(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="projekt"):
+        Training(projekt="p")
 
 
 def test_an_ended_run_goes_on_when_more_is_recorded(only_run: OnlyRun) -> None:

@@ -8,7 +8,7 @@ one: docs/integrations.md.
 from .checkpoints import POLICIES, Checkpoints
 from .facts import model_facts, optimizer_facts
 from .marker import Marker, as_marker, read_marker, write_marker
-from .session import Training
+from .session import Training, hook
 
 __all__ = [
     "POLICIES",
@@ -16,6 +16,7 @@ __all__ = [
     "Marker",
     "Training",
     "as_marker",
+    "hook",
     "model_facts",
     "optimizer_facts",
     "read_marker",

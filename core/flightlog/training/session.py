@@ -23,7 +23,7 @@ from ..errors import DamagedError, UsageError
 from ..journal.reader import open_regular
 from ..journal.values import plain
 from ..mappings import as_mapping
-from ..protocol.names import new_run_id
+from ..protocol.names import checked_name, new_run_id
 from ..run import Run
 from ..rundir import atomic_write
 from ..terminal import contained, warn_once
@@ -37,8 +37,8 @@ _T = TypeVar("_T")
 _opened: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
-def _hook(method: Callable[_P, _T]) -> Callable[_P, _T | None]:
-    """Let no error of a method reach the framework that calls it: one warning, and None."""
+def hook(method: Callable[_P, _T]) -> Callable[_P, _T | None]:
+    """Let no error of a method reach the framework that calls it: one warning, and None. Costs next to nothing."""
 
     @functools.wraps(method)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T | None:
@@ -71,7 +71,8 @@ class Training:
         throughput: measures how fast it goes.
 
     Raises:
-        UsageError: the policy is none, or `run` comes with arguments for another.
+        UsageError: the policy is none, a name cannot be used, or `run` comes with arguments for another.
+        TypeError: `flightlog.init` does not take it.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Training:
         if run is not None and not isinstance(run, Run):
             raise UsageError(f"run= takes what flightlog.init() returns, not {type(run).__name__}")
         given = {name: value for name, value in init.items() if value is not None}
+        current.check_arguments("Training()", init)
         if run is not None and (contrary := sorted(given.keys() & {"project", "id", "dir", "mode"})):
             raise UsageError(f"run= is a run already; {', '.join(contrary)} cannot be set anew")
         self.rank = rank
@@ -108,6 +110,7 @@ class Training:
     def _new_id(self) -> str | None:
         """Return the id that a new run will have; None where an id is given, or the disk decides which run it is."""
         chosen = self._chosen()
+        checked_name("project", chosen.project)
         if chosen.run_id is not None or chosen.resume == "auto":
             return None
         return (current.next_id_of_launch() if chosen.ranks else None) or new_run_id()
@@ -161,7 +164,7 @@ class Training:
         known = {name: self._init.get(name) for name in ("project", "dir", "resume", "mode")}
         return settings.load(**known, run_id=self._init.get("id"))
 
-    @_hook
+    @hook
     def propose(self, **init: Any) -> None:
         """Take what the framework calls a run, where neither the script nor a setting says it.
 
@@ -304,7 +307,7 @@ class Training:
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
-    @_hook
+    @hook
     def log(
         self,
         metrics: Mapping[str, Any],
@@ -342,14 +345,14 @@ class Training:
                 self._defined.add(name)
                 run.define_metric(name, step_metric=axis)
 
-    @_hook
+    @hook
     def define(self, name: str, **how: Any) -> None:
         """Say what is to be made of a metric; arguments as those of `Run.define_metric`."""
         run = self._run_or_none() if self.is_main else None
         if run is not None:
             run.define_metric(name, **how)
 
-    @_hook
+    @hook
     def configure(self, values: object, prefix: str = "") -> None:
         """Record settings. What is known already is not recorded again, and no change is warned of.
 
@@ -368,13 +371,13 @@ class Training:
         if fresh:
             run.config.update(fresh, allow_val_change=True)
 
-    @_hook
+    @hook
     def describe_model(self, model: Any) -> None:
         """Record the size of a model under config["model_summary"]: see `model_facts`; or its facts as a mapping."""
         if self.is_main:
             self.configure({"model_summary": dict(model) if isinstance(model, Mapping) else model_facts(model)})
 
-    @_hook
+    @hook
     def describe_optimizers(self, optimizers: Iterable[Any], schedulers: Iterable[Any] = ()) -> None:
         """Record optimizers and schedulers under config["optimizers"] and config["schedulers"].
 
@@ -410,7 +413,7 @@ class Training:
                 return Marker(run.id, run.project, step, str(run.dir.parent.absolute())).data()
         return {}
 
-    @_hook
+    @hook
     def checkpoint_saved(
         self,
         path: str | os.PathLike[str],
@@ -437,19 +440,19 @@ class Training:
                 write_marker(path, marker)
         self.checkpoints.saved(path, step=step, **facts)
 
-    @_hook
+    @hook
     def checkpoint_removed(self, path: str | os.PathLike[str]) -> None:
         """The framework has deleted a checkpoint: the marker beside it goes, too. What is kept of it stays."""
         if self.is_main:
             remove_marker(path)
 
-    @_hook
+    @hook
     def resume_from_checkpoint(self, path: str | os.PathLike[str], *, rewind: bool = True) -> bool:
         """Continue the run whose marker is beside a checkpoint; see `resume_from_marker`."""
         marker = read_marker(path)
         return marker is not None and bool(self.resume_from_marker(marker.data(), rewind=rewind))
 
-    @_hook
+    @hook
     def resume_from_marker(self, marker: object, step: int | None = None, *, rewind: bool = True) -> bool:
         """Continue the run that a checkpoint belongs to, without any flag. To be called before anything is recorded.
 
@@ -486,7 +489,7 @@ class Training:
         self._resume = found
         return True
 
-    @_hook
+    @hook
     def follow_marker(self, marker: object) -> None:
         """Take part, as a later process of the job, in the run that the first one continues by the same marker."""
         found = as_marker(marker)
@@ -528,13 +531,13 @@ class Training:
 
     # -- begin and end -------------------------------------------------------------------------------------------------
 
-    @_hook
+    @hook
     def began(self) -> None:
         """The framework's loop begins; where it has handlers of signals of its own, they say how it ends on SIGTERM."""
         if not self._handed_over:
             self._handed_over = endings.hand_over()
 
-    @_hook
+    @hook
     def paused(self) -> None:
         """The framework's loop is through, however it went; the run stays open for what comes after."""
         if self._handed_over:
@@ -543,7 +546,7 @@ class Training:
         self.throughput.pause()
         self.checkpoints.end()
 
-    @_hook
+    @hook
     def failed(self, error: BaseException) -> None:
         """The framework's loop was left by an exception: the run ends as failed, or as preempted after SIGTERM.
 
@@ -560,19 +563,19 @@ class Training:
         else:
             run.fail(error)
 
-    @_hook
+    @hook
     def preempting(self) -> None:
         """The machine is about to be taken away; the training may go on until it is."""
         if self.is_open and self._run is not None:
             self._run.mark_preempting()
 
-    @_hook
+    @hook
     def flush(self) -> None:
         """Bring what was recorded to the disk."""
         if self.is_open and self._run is not None:
             self._run.flush()
 
-    @_hook
+    @hook
     def finish(self) -> None:
         """End the run, if it was begun here; the process's end does so by itself."""
         self.paused()
