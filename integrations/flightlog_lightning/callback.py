@@ -29,6 +29,7 @@ class CallbackHooks:
         self._began = False
         self._logger: LoggerHooks | None = None
         self._rates: dict[str, float] | None = None
+        self._optimized = 0  # global_step at the end of the last batch
 
     def logger_of(self, trainer: Any) -> LoggerHooks | None:
         """Return the Trainer's logger that this callback works for, None where it does nothing."""
@@ -100,6 +101,7 @@ class CallbackHooks:
         if logger is not None:
             logger.training.checkpoints.begin()
             logger.step = _batches_that_stepped(trainer) - 1
+            self._optimized = trainer.global_step
             logger.training.throughput.start()
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -148,6 +150,7 @@ class CallbackHooks:
         if logger is None:
             return
         logger.step = step = _batches_that_stepped(trainer)
+        self._optimized = trainer.global_step
         training = logger.training
         training.throughput.step_done(batch_size(batch), token_count(batch))
         if self._rates is not None:
@@ -205,7 +208,10 @@ class CallbackHooks:
         logger = self._logger
         if logger is not None:
             logger.training.throughput.pause()
-            marker = logger.training.marker(logger.step)
+            step = logger.step
+            if step is not None and trainer.global_step > self._optimized:
+                step += 1  # a signal handler saves in the midst of a batch, whose step is done and will not be again
+            marker = logger.training.marker(step)
             if marker:
                 checkpoint[KEY] = marker
 
