@@ -1,29 +1,31 @@
 """What Lightning's Trainers call for callbacks of other packages (entry points `….callbacks_factory`).
 
-Every Trainer gets one, so it costs nothing where no FlightlogLogger is; and nothing that goes wrong here keeps a
-Trainer from being made.
+Every program that makes a Trainer comes here, so nothing is imported where no FlightlogLogger can be: whoever has made
+one has imported its module. And nothing that goes wrong here keeps a Trainer from being made.
 """
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Any
-
-from flightlog.terminal import contained
 
 
 def lightning() -> list[Any]:
     """Return a callback for a Trainer of `lightning`."""
-    with contained("flightlog's callback"):
-        from .unified import FlightlogCallback
-
-        return [FlightlogCallback()]
-    return []
+    return _callbacks("unified")
 
 
 def pytorch_lightning() -> list[Any]:
     """Return a callback for a Trainer of `pytorch_lightning`."""
-    with contained("flightlog's callback"):
-        from .classic import FlightlogCallback
+    return _callbacks("classic")
 
-        return [FlightlogCallback()]
+
+def _callbacks(flavour: str) -> list[Any]:
+    if f"{__package__}.logger" not in sys.modules:
+        return []
+    from flightlog.terminal import contained
+
+    with contained("flightlog's callback"):
+        return [importlib.import_module(f".{flavour}", __package__).FlightlogCallback()]
     return []

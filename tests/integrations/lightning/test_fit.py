@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import inspect
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -361,6 +363,17 @@ def test_nothing_happens_without_the_logger(tmp_path: Path) -> None:
     saved = torch.load(tmp_path / "a.ckpt", weights_only=False)
     assert not any("flightlog" in str(key).lower() for key in (*saved, *saved["callbacks"]))
     assert not Path("flightlog").exists()
+
+
+def test_a_program_without_the_logger_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no FlightlogLogger was imported, the entry point imports nothing and adds no callback."""
+    from flightlog_lightning import factory
+
+    assert len(factory.lightning()) == 1
+    monkeypatch.delitem(sys.modules, "flightlog_lightning.logger")
+    assert factory.lightning() == [] == factory.pytorch_lightning()
+    code = "import sys, flightlog_lightning.factory as f; f.lightning(); sys.exit('flightlog' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
 
 
 def test_without_the_entry_point_the_logger_brings_the_callback(tmp_path: Path, only_run: OnlyRun) -> None:
