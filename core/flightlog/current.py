@@ -171,7 +171,7 @@ def _followed(run: Run, chosen: settings.Settings) -> Online | None:
 
 def check_arguments(what: str, names: Iterable[str]) -> None:
     """Raise TypeError where `init` does not take one of these arguments, nor passes it over with a warning."""
-    known = {"project", *(init.__kwdefaults__ or ()), *_NOT_HERE}
+    known = {"project", "settings", *(init.__kwdefaults__ or ()), *_NOT_HERE}
     for name in names:
         if name not in known:
             raise TypeError(f"{what} got an unexpected keyword argument {name!r}")
