@@ -162,8 +162,8 @@ def plan(
 def _planned(directory: RunDir, destination: Destination, include_synced: bool, restore_deleted: bool) -> Planned:
     try:
         identity, workspace = destination.identify(directory)
-        pending = destination.is_pending(directory)
         known = state.load(directory).get(destination.origin)
+        pending = destination.lacks(directory, known)
         gone = not pending and known is not None and known.gone
         if include_synced or (gone and restore_deleted):
             pending, gone = True, False

@@ -47,7 +47,8 @@ class Synced:
 def load(directory: RunDir) -> dict[str, Synced]:
     """Return what is known by server origin; nothing where sync.json is missing, damaged or of another format."""
     known: dict[str, Synced] = {}
-    for path in (directory.sync_path, _fallback(directory)):
+    elsewhere = [_fallback(directory)] if os.path.isdir(_fallback_folder()) else []  # noqa: PTH112
+    for path in (directory.sync_path, *elsewhere):
         for origin, entry in _read(path).items():
             if origin not in known or entry.synced_at > known[origin].synced_at:
                 known[origin] = entry
@@ -83,11 +84,14 @@ def save(directory: RunDir, known: dict[str, Synced]) -> None:
         atomic_write(path, content)
 
 
+def _fallback_folder() -> str:
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
+    return f"{base}/flightlog/sync"  # no Path: a thousand runs are asked about it
+
+
 def _fallback(directory: RunDir) -> Path:
-    base = os.environ.get("XDG_STATE_HOME")
-    home = Path(base) if base else Path.home() / ".local" / "state"
     name = hashlib.sha256(os.fsencode(directory.path.absolute())).hexdigest()[:32]
-    return home / "flightlog" / "sync" / f"{name}.json"
+    return Path(_fallback_folder()) / f"{name}.json"
 
 
 def is_pending(
@@ -105,14 +109,22 @@ def is_pending(
         origin, server_id: the server, and who it says that it is.
         target: the workspace, project and id that it is wanted as there; None for each where any will do.
     """
-    known = load(directory).get(origin)
+    return lacks(directory, load(directory).get(origin), server_id, target)
+
+
+def lacks(
+    directory: RunDir, known: Synced | None, server_id: str, target: tuple[str | None, str | None, str | None]
+) -> bool:
+    """Tell what `is_pending` does, where it is known already what sync.json says of the server."""
     if known is None or known.server_id != server_id:
         return True
     if any(want not in (None, has) for want, has in zip(target, known.target, strict=True)):
         return True
-    return not known.gone and (
-        not known.complete or known.journal != directory.journal_sizes() or known.alive is not alive(directory)
-    )
+    if known.gone:
+        return False
+    # A run that was dead and lives again has grown.
+    died = known.alive and not alive(directory)
+    return not known.complete or died or known.journal != directory.journal_sizes()
 
 
 def unseen_bytes(directory: RunDir, known: Synced | None) -> int:

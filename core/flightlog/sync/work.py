@@ -48,9 +48,9 @@ class Destination:
         there = replace(own, project=self.project or own.project, id=self.run_id or own.id)
         return there, self.workspace or own.workspace or self.account_workspace
 
-    def is_pending(self, directory: RunDir) -> bool:
+    def lacks(self, directory: RunDir, known: state.Synced | None) -> bool:
         """Tell whether the server lacks anything of a run, by its sync.json; see `state.is_pending`."""
-        return state.is_pending(directory, self.origin, self.server_id, (self.workspace, self.project, self.run_id))
+        return state.lacks(directory, known, self.server_id, (self.workspace, self.project, self.run_id))
 
 
 class OneAtATime:
@@ -163,9 +163,12 @@ class Work:
 
     def _is_settled(self, result: Result) -> bool:
         """Tell whether nothing is to be done with a run: the server has it, or it was deleted there."""
-        if self.clean_up or self.include_synced or self.destination.is_pending(result.directory):
+        if self.clean_up or self.include_synced:
             return False
-        gone = state.load(result.directory)[self.destination.origin].gone
+        known = state.load(result.directory).get(self.destination.origin)
+        if known is None or self.destination.lacks(result.directory, known):
+            return False
+        gone = known.gone
         if gone and self.restore_deleted:
             return False
         result.identity, _ = self.destination.identify(result.directory)
