@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 
 import uvicorn
@@ -37,6 +38,10 @@ def address_of(sock: socket.socket, host: str) -> str:
 
 def run(data: Data, sock: socket.socket) -> None:
     """Serve until the process is told to end (SIGINT, SIGTERM); requests under way are finished first."""
+    # A batch of records is a hundred thousand objects that live for a second: looking through all others at every few
+    # hundred of them costs a quarter of the time that taking it in needs.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     config = uvicorn.Config(
         create_app(data.database, data.objects),
         log_level="warning",

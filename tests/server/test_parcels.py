@@ -148,6 +148,42 @@ def test_a_parcel_whose_answer_is_lost_doubles_nothing(server: Server, proxy: Pr
         assert server.query("SELECT records FROM runs WHERE run_id = ?", f"{run_id}-{n}") == [(22,)]
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("route", ["PUT", "/parcels", "/records/", "/receipt"])
+@pytest.mark.parametrize("how", ["moved", "deleted", "journal", "shorter"])
+def test_a_run_that_is_taken_away_meanwhile_is_never_delivered(
+    server: Server, proxy: Proxy, place: Path, run_id: str, large: bool, route: str, how: str
+) -> None:
+    """Moved, cleaned or cut by another process at any request: failed with a clear sentence, or delivered as it was."""
+    run = run_dir(place / "run", run_id, {"w" * 16: [begin(run_id), *logs(2, 6000 if large else 20)]})
+    before = local_journal(run)
+
+    def take_away(proxy: Proxy, request: tools.Request, taken: Any) -> None:
+        segment = run / "files" / "journal" / ("w" * 16) / "000001.jsonl"
+        if how == "moved":
+            run.rename(place / "elsewhere")
+        elif how == "deleted":
+            shutil.rmtree(run)
+        elif how == "journal":
+            segment.unlink()
+        else:
+            segment.write_bytes(segment.read_bytes()[:1000])
+        tools.forward(proxy, request, taken)
+
+    proxy.faults = [(route, take_away)]
+    (result,) = deliver(server, [run], url=proxy.url)
+    if proxy.faults:  # no such request for a run of this size
+        assert result.status == "delivered" and large == (route == "/parcels")
+        return
+    if result.status == "delivered":  # cut before any of it was read, it is a shorter run
+        assert how in ("shorter", "journal") and server.journal(run_id) == before
+    elif result.status == "damaged":  # it was looked at again, and what it is now is not what has been delivered
+        assert how in ("shorter", "journal") and result.outcome and result.outcome.faults
+    else:
+        assert result.status == "failed" and result.error, result
+        assert how in ("shorter", "journal") or not (run / "sync.json").exists()
+
+
 # -- what the caller learns --------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..client import Client, Patience, path_of
 from ..contents import ArtifactRecord, Named, named_files
-from ..errors import DivergedError, GoneError, PermanentError
+from ..errors import DamagedError, DivergedError, GoneError, PermanentError
 from ..journal.reader import writer_folders
 from ..protocol.messages import Receipt, WriterState, difference, format_ranges
 from ..rundir import RunDir
@@ -138,6 +138,8 @@ class Delivery:
         self._deliver_records(outcome, run_path, _states(registered), named)
         self._deliver_files(outcome, run_path, named)
         receipt = self._receipt(run_path)
+        if is_gone(outcome):
+            raise DamagedError(f"{directory.path} was moved or deleted while it was delivered; sync it where it is now")
         judge(outcome, receipt)
         remember(outcome, self._client.origin, self._server_id)
         return outcome
@@ -211,6 +213,18 @@ class Delivery:
             return Receipt.from_json(answer)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise PermanentError(f"{self._client.origin} sent a receipt that cannot be understood") from None
+
+
+def is_gone(outcome: Outcome) -> bool:
+    """Tell whether a run directory, or a part of its journal, is no longer where it was when its delivery began."""
+    if not outcome.directory.path.is_dir():
+        return True
+    now = outcome.directory.journal_sizes()
+    return any(
+        now.get(writer, {}).get(name, -1) < size
+        for writer, sizes in outcome.journal.items()
+        for name, size in sizes.items()
+    )
 
 
 def judge(outcome: Outcome, receipt: Receipt) -> None:

@@ -108,7 +108,7 @@ class Pool(Generic[T, R]):
 class Promise(Generic[R]):
     """The result of a task that is done by and by."""
 
-    def __init__(self, tell: Callable[[Promise[R]], None] | None) -> None:
+    def __init__(self, tell: Callable[[Promise[R]], None] | None = None) -> None:
         self._done = threading.Event()
         self._tell = tell
         self._result: R | None = None
@@ -128,6 +128,10 @@ class Promise(Generic[R]):
         self._done.set()
         if self._tell:
             self._tell(self)
+
+    def wait(self) -> None:
+        """Wait until the work is done, whatever comes of it."""
+        self._done.wait()
 
     def result(self) -> R:
         """Wait for the result and return it. Raises what the work raised."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..journal.reader import WriterReport, read_writer
 from ..journal.record import Line
 from ..protocol.digest import JournalDigest
 from ..protocol.messages import MAX_SPAN, Ranges, WriterState, contains, format_ranges
+from .pool import Promise
 
 BATCH_BYTES = 4 << 20
 BATCH_RANGES = 1000  # lost ranges stand in the URL, whose length servers bound
@@ -92,6 +94,7 @@ class WriterDelivery:
         self._whole = JournalDigest() if there.lost else self._digest  # with what the server lacks
         self._held: Line | None = None  # the newest known line, not yet in the digest: it may have to be shown again
         self._batch: _Batch | None = None
+        self._under_way: tuple[_Batch, Promise[dict[str, Any]]] | None = None
         self._gaps = _Gaps(sorted(there.lost))
         self._sent = 0
         self._confirmed = False
@@ -112,6 +115,22 @@ class WriterDelivery:
             PermanentError, RetryableError: as the client says.
         """
         self._report = WriterReport(folder.name)
+        try:
+            self._read(folder, sizes, named, advance)
+            if self._batch is not None:
+                self._send(self._batch)
+                self._settle()
+            else:
+                self._compare()
+        finally:
+            if self._under_way is not None:
+                self._under_way[1].wait()  # nobody else uses the connection meanwhile
+        if self._gaps.to_fill:
+            self._fill(folder, sizes)
+        last = self._report.last_seq
+        return Delivered(self._name, last, self._whole.upto(last), self._sent, self._confirmed, self._report)
+
+    def _read(self, folder: Path, sizes: dict[str, int], named: Named, advance: Callable[[int], None]) -> None:
         at = 0
         for line in read_writer(folder, self._report, sizes):
             if line.seq - at > MAX_SPAN // 2:
@@ -125,14 +144,6 @@ class WriterDelivery:
             elif self._gaps.is_known(line):
                 self._known(line)
             advance(len(line.raw))
-        if self._batch is not None:
-            self._send(self._batch)
-        else:
-            self._compare()
-        if self._gaps.to_fill:
-            self._fill(folder, sizes)
-        last = self._report.last_seq
-        return Delivered(self._name, last, self._whole.upto(last), self._sent, self._confirmed, self._report)
 
     def _known(self, line: Line) -> None:
         if self._held is not None:
@@ -144,9 +155,9 @@ class WriterDelivery:
             self._compare()
             self._batch = _Batch(self._there.last + 1, self._there.digest, last=self._there.last)
         elif self._batch.size + len(line.raw) > BATCH_BYTES or self._batch.is_wide(line.seq):
-            there = self._send(self._batch)
+            self._send(self._batch)
             last = self._batch.last
-            self._batch = _Batch(last + 1, there if self._blind else self._digest.upto(last), last=last)
+            self._batch = _Batch(last + 1, self._settle() if self._blind else self._digest.upto(last), last=last)
         self._batch.add(line)
         self._digest.add(line.seq, line.raw)
 
@@ -203,9 +214,20 @@ class WriterDelivery:
         self._post(batch)
         self._sent += len(batch.lines) - known - 1
 
-    def _send(self, batch: _Batch) -> str:
-        """Send a batch and return the server's digest of all it has then."""
-        answer = self._post(batch)
+    def _send(self, batch: _Batch) -> None:
+        """Send a batch once the one before it has arrived; while it is under way the journal is read on."""
+        self._settle()
+        promise: Promise[dict[str, Any]] = Promise()
+        self._under_way = (batch, promise)
+        threading.Thread(target=promise.keep, args=(lambda: self._post(batch),), daemon=True).start()
+
+    def _settle(self) -> str:
+        """Wait for the batch that is under way; return the server's digest of all it has then."""
+        if self._under_way is None:
+            return self._there.digest
+        batch, promise = self._under_way
+        answer = promise.result()
+        self._under_way = None
         expected = answer.get("next")
         if not isinstance(expected, int) or expected <= batch.last:
             raise PermanentError(

@@ -22,7 +22,7 @@ from ..protocol.manifest import FileEntry
 from ..protocol.messages import Receipt
 from ..protocol.parcel import MAX_SMALL_FILE, ArtifactCommit, SmallRun, encode
 from ..rundir import RunDir
-from .deliver import Outcome, judge, remember
+from .deliver import Outcome, is_gone, judge, remember
 from .local import Identity, alive
 from .records import Delivered
 
@@ -123,7 +123,7 @@ class SmallDelivery:
         outcome, receipt = prepared.outcome, answer["receipt"]
         outcome.url = self._client.origin + str(answer["url"])
         outcome.records_sent = int(str(answer["new"]))
-        if not isinstance(receipt, dict):
+        if not isinstance(receipt, dict) or is_gone(outcome):
             return False
         judge(outcome, Receipt.from_json(receipt))
         if outcome.complete:
