@@ -92,7 +92,7 @@ def test_what_is_still_running_is_not_deleted(training: Training, here: Machine,
     Truth([copy], training.address).compare(server)
 
 
-@pytest.mark.parametrize("turns", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turns", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_killed_while_it_cleans(turns: int, forge: Forge, server: Service, tmp_path: Path) -> None:
     """SIGKILL at moments around the deletion: what is left can be synced and cleaned again; nothing is lost."""
     seed = 20261127

@@ -150,13 +150,19 @@ def test_many_runs_one_of_which_fails(
         Truth([training.run], training.address).compare(server)
 
 
-@pytest.mark.parametrize("name", ["reset", "lost answer", "503", "504, though done", "captive portal", "short request"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("lost answer", "short request"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("reset", "503", "504, though done", "captive portal")),
+    ],
+)
 def test_many_small_runs_and_a_bad_network(
     name: str, forge: Forge, here: Machine, proxy: Proxy, server: Service, tmp_path: Path
 ) -> None:
     """Small runs travel together: what fails them does so for those that it hit, and the next sync has them all."""
     trainings = []
-    for number in range(8):
+    for number in range(5):
         training = forge.training().begin(tmp_path / "runs", seed=number)
         training.do("log", count=10)
         training.do("media", count=2)

@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -29,12 +30,19 @@ _BRANCH = re.compile(r"(~[0-9a-f]{8})+$")
 Lines = dict[int, bytes]
 
 
+@lru_cache(maxsize=50_000)  # a scenario looks at the same lines again and again
 def check(line: bytes) -> dict[str, Any] | None:
-    """Return the record of a line (with its newline) whose CRC fits; None where it is none."""
+    """Return the record of a line (with its newline) whose CRC fits, not to be changed; None where it is none."""
     body, tail = line[:-19], line[-19:]
     if len(line) > MAX_LINE or tail != b',"crc":"%08x"}\n' % zlib.crc32(body):
         return None
     record: dict[str, Any] = json.loads(line)
+    return record
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    record = check(line)
+    assert record is not None
     return record
 
 
@@ -93,7 +101,7 @@ def named_files(run: Path, journal: dict[str, Lines]) -> dict[str, tuple[int, st
     versions: dict[tuple[str, str], dict[str, Any]] = {}
     for lines in journal.values():
         for seq in sorted(lines):
-            record = json.loads(lines[seq])
+            record = _record(lines[seq])
             data = record["data"]
             for entry in _entries(record["kind"], data):
                 if isinstance(entry, dict) and {"path", "size", "sha256"} <= entry.keys():
@@ -180,7 +188,7 @@ def there(server: Server, path: str, kinds: Iterable[str]) -> There:
 
 def kinds_of(*journals: dict[str, Lines]) -> set[str]:
     """Return every kind of record in these journals."""
-    return {json.loads(raw)["kind"] for journal in journals for lines in journal.values() for raw in lines.values()}
+    return {_record(raw)["kind"] for journal in journals for lines in journal.values() for raw in lines.values()}
 
 
 @dataclass
@@ -335,7 +343,7 @@ def append(run: Path, writer: str, count: int, mark: str) -> None:
     folder = run / "files" / "journal" / writer
     lines = read_writer(folder)
     last = max(lines)
-    at = json.loads(lines[last])["t"]
+    at = _record(lines[last])["t"]
     newest = max(folder.glob("*.jsonl"), key=lambda p: int(p.stem))
     with newest.open("ab") as segment:
         for seq in range(last + 1, last + 1 + count):
