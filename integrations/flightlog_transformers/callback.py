@@ -33,9 +33,13 @@ def _hook(method: _H) -> _H:
 
     @functools.wraps(method)
     def wrapped(self: FlightlogCallback, *args: Any, **kwargs: Any) -> None:
-        if not self._silent:
+        if self._silent:
+            return
+        try:  # twice at each step: where all is well, it costs nothing
+            method(self, *args, **kwargs)
+        except Exception as error:
             with contained(f"flightlog's {method.__name__}()"):
-                method(self, *args, **kwargs)
+                raise error
 
     return cast("_H", wrapped)
 
@@ -83,6 +87,7 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         self._unsaved: Callable[[], None] | None = None
         self._tokens = 0
         self._samples = 0
+        self._has_rates = False
         self._rates: list[float] = []
         self._evaluated: tuple[int, dict[str, Any]] = (-1, {})
         watching.watch(Trainer, FlightlogCallback)
@@ -163,6 +168,8 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         training.began()
         if "optimizers" not in training.run.config:  # where it goes on, the learning rate is another by now
             training.describe_optimizers([facts.unwrapped(optimizer)], [facts.unwrapped(lr_scheduler)])
+        groups = getattr(optimizer, "param_groups", ())
+        self._has_rates = len({group.get("initial_lr", group.get("lr")) for group in groups}) > 1
         training.throughput.scale = args.world_size
         training.throughput.read()
         training.throughput.start()
@@ -289,9 +296,8 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         """Groups of parameters have learning rates of their own, of which the Trainer logs the first."""
-        groups = getattr(optimizer, "param_groups", ())
-        if len(groups) > 1:
-            self._rates = [group["lr"] for group in groups]
+        if self._has_rates:
+            self._rates = [group["lr"] for group in optimizer.param_groups]
 
     @_hook
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -319,11 +325,12 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         """Record what the Trainer logs, at its step."""
         if not state.is_world_process_zero:
             return
-        self._introduce(args, state, model)
+        if self._introduced is None or not self._training.is_open:
+            self._introduce(args, state, model)
         values = dict(logs or {})
         if "learning_rate" in values:
             values.update(self._training.throughput.read())
-            if any(rate != self._rates[0] for rate in self._rates):
+            if self._has_rates:
                 values.update({f"learning_rate/group-{n}": rate for n, rate in enumerate(self._rates)})
         self._training.log(values, state.global_step)
 
