@@ -1,4 +1,4 @@
-"""What a sync costs, on loopback: many small runs, nothing to do, a million steps, a large artifact, its next version.
+"""What a sync costs, on loopback: small runs, nothing to do, a million steps, a large artifact and its next version.
 
     python benchmarks/sync.py [--runs 1000] [--steps 1000000] [--megabytes 1024] [--memory-megabytes 4096]
 

@@ -11,6 +11,7 @@ import fractions
 import math
 import pathlib
 import random
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_a_bad_value_costs_its_key_with_one_warning(
     assert found.logged("before") == [0, 1, 2] and found.logged("after") == [0, -1, -2]
     assert not found.logged("the_bad_one") and found.sound
     said = capfd.readouterr().err
-    assert said.count("the_bad_one is left out") == 1 and said.count("bad_setting is left out") == 1
+    assert said.count("the_bad_one is left out") == 1 and len(re.findall(r"bad_setting(\.\d+)? is left out", said)) == 1
 
 
 def test_keys_of_every_kind(journal: JournalOf) -> None:

@@ -146,7 +146,9 @@ def test_malformed_answers_are_one_line(
 ) -> None:
     """Whatever a broken server answers, the client says that it is none, without a traceback."""
     finished_run(place, run_id)
-    proxy.faults = [(address, status(200, body, Content_Type="application/json"))] * 3
+    malformed = status(200, body, Content_Type="application/json")
+    # A parcel that is answered so is sent anew, each run by itself.
+    proxy.faults = [("/parcels", malformed), *[(address, malformed)] * 3]
     said = quick("sync", place, "--server", proxy.url, "--timeout", "0", home=home, FLIGHTLOG_API_KEY=server.key)
     assert said.code in (1, 3) and "Traceback" not in said.err, said
     if address == "/me":

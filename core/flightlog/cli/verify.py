@@ -26,7 +26,7 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool) -> None:
     corrupt: file, line, missing seq, changed file. The exit status is 0 when all are sound and 1 when one is damaged.
     """
     verdicts = []
-    for directory in find_runs(paths):
+    for directory in find_runs(paths, blank=True):
         verdict = look(directory, repair=repair)
         verdicts.append(verdict)
         if not as_json:

@@ -37,10 +37,14 @@ DEFAULT_UPLOADS = 4
 Connect = Callable[[str, "str | None"], Client]
 
 
-def find_runs(paths: Sequence[Path]) -> list[RunDir]:
+def find_runs(paths: Sequence[Path], *, blank: bool = False) -> list[RunDir]:
     """Return the run directories at or below these paths, each once, in order of start.
 
     Without paths: those below the working directory and FLIGHTLOG_DIR (or what settings name instead).
+
+    Args:
+        paths: runs, or folders that have some below them.
+        blank: also those that were killed before their first record, of which there is nothing to deliver.
 
     Raises:
         NotFound: a path is no run and holds none.
@@ -66,7 +70,7 @@ def find_runs(paths: Sequence[Path]) -> list[RunDir]:
             raise NotFound("the working directory is gone; name a folder that has runs below it") from None
         for top in (working, Path(settings.load().dir).absolute()):
             found.update((d.path, d) for d in rundir.discover(top))
-    return sorted((d for d in found.values() if not is_blank(d)), key=_started)
+    return sorted((d for d in found.values() if blank or not is_blank(d)), key=_started)
 
 
 def _started(directory: RunDir) -> tuple[float, str]:
