@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DatabaseError
 
 
 class Database:
@@ -55,7 +56,7 @@ class Database:
                     yield connection
                     broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
                     if broken is not None:
-                        raise sa.exc.DatabaseError("PRAGMA foreign_key_check", None, ValueError(f"{tuple(broken)}"))
+                        raise DatabaseError("PRAGMA foreign_key_check", None, ValueError(f"{tuple(broken)}"))
             finally:
                 driver.execute("PRAGMA foreign_keys=ON")
                 driver.close()
