@@ -137,6 +137,7 @@ def test_a_server_killed_in_the_middle_misses_nothing(own_server: Server, traini
     assert training.is_delivered(own_server)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_at_the_end_gets_the_rest_from_a_sync(
     own_server: Server, trainings: Trainings, run_id: str, home: Path
 ) -> None:

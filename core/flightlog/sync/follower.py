@@ -204,8 +204,10 @@ class Followed:
         self.records += sent
         if sent:
             self._grew_at = now
+            self._growth = 0.0  # asked for when it has become quiet
             self._pause = self._interval
         else:
+            self._growth = self._growth or self._last_growth()
             self._pause = min(self._pause * 1.1, self._interval * _IDLE_FACTOR)
         if now - self._began_whole > _LONGEST_GAP:
             self._gap = 0.0
