@@ -293,7 +293,8 @@ def test_a_sync_of_a_bundle_that_is_interrupted_leaves_no_folder(
         said = running.wait()
     finally:
         running.close()
-    assert said.code in (0, 130) and "Traceback" not in said.err, said
+    # Minus SIGINT: it came when all was done and the interpreter itself was ending.
+    assert said.code in (0, 130, -2) and "Traceback" not in said.err, said
     assert not list(place.parent.glob(".b.tar.unpacked-*"))
 
 
