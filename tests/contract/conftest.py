@@ -5,40 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flightlog import Api
 
+from ..server import fixtures
 from ..server.tools import Server, environment
 
+home = fixtures.home
+place = fixtures.place
+server = fixtures.server
+
 SOURCES = ("local", "server")
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all these tests; every test delivers to an account of its own."""
-    server = Server(tmp_path_factory.mktemp("server")).start()
-    yield server
-    server.stop()
-    assert "Traceback" not in server.stderr, server.stderr
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """The folder that a test records its runs into."""
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    folder = tmp_path / "home"
-    folder.mkdir()
-    return folder
 
 
 Read = Callable[[str], Api]
