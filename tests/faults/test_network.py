@@ -26,7 +26,6 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{hole.getsockname()[1]}"
 
 
-@pytest.mark.xfail(run=False, reason="--timeout does not bound a request that is never answered")
 def test_a_black_hole(black_hole: str, server: Service, training: Training, forge: Forge, tmp_path: Path) -> None:
     """A server that takes the connection and never answers: --timeout bounds that as well."""
     with Machine(tmp_path / "machine", black_hole, server.key, forge) as machine:
@@ -34,7 +33,6 @@ def test_a_black_hole(black_hole: str, server: Service, training: Training, forg
     assert said.code == 1 and "Traceback" not in said.err and black_hole in said.err, said
 
 
-@pytest.mark.xfail(run=False, reason="--timeout does not bound a request that is never answered")
 def test_a_request_that_is_never_answered(server: Service, training: Training, here: Machine, proxy: Proxy) -> None:
     """One request in the midst disappears without an answer: the sync does not wait for it for ever."""
     gone = threading.Event()

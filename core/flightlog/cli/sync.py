@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import click
 import orjson
 
 from .. import keys, settings
-from ..client import Client, Patience
+from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Client, Patience
 from ..errors import DamagedError, FlightlogError, RetryableError, UsageError
 from ..keys import Server
 from ..protocol.names import checked_name
@@ -26,6 +27,9 @@ from .options import json_option, paths_argument, rate, server_option, timeout_o
 from .progress import Bars, Lines, bars, has_bars
 from .results import Shown
 from .watching import Watching, run_watch, watch_options
+
+# Less than this a server that works may need for an answer.
+_SHORTEST_WAIT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Wishes:
     restore_deleted: bool
     uploads: int
     bandwidth: float | None
+    timeout: float | None
     as_json: bool
     quiet: bool
 
@@ -110,6 +115,7 @@ def sync(
         restore_deleted,
         uploads,
         bandwidth,
+        timeout,
         as_json,
         quiet,
     )
@@ -223,7 +229,10 @@ def _shown_unpacking(path: Path, wishes: Wishes) -> Iterator[list[RunDir]]:
 
 
 def _connect(wishes: Wishes) -> session.Connect:
-    return Pace(wishes.bandwidth).connect if wishes.bandwidth else Client
+    """Return what makes clients: they wait for an answer about as long as the user wants to try at all."""
+    answer = min(max(timeout_of(wishes.timeout), _SHORTEST_WAIT), READ_TIMEOUT)
+    timeout = (CONNECT_TIMEOUT, answer)
+    return Pace(wishes.bandwidth, timeout).connect if wishes.bandwidth else partial(Client, timeout=timeout)
 
 
 def _nothing(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
@@ -246,6 +255,7 @@ def _plan(runs: list[RunDir], opened: _Opened, server: Server, key: str, patienc
         include_synced=wishes.include_synced,
         restore_deleted=wishes.restore_deleted,
         patience=patience,
+        connect=_connect(wishes),
     )
     shown = Shown(wishes.quiet, opened.places)
     if wishes.as_json:

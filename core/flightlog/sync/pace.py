@@ -11,7 +11,7 @@ from typing import IO, Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from ..client import Client
+from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Client
 
 _SLICE_SECONDS = 0.1
 _BURST_SECONDS = 0.25
@@ -23,9 +23,11 @@ class Pace:
 
     Args:
         rate: bytes a second.
+        timeout: what clients wait for, as `Client` has it.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, timeout: tuple[float, float] = (CONNECT_TIMEOUT, READ_TIMEOUT)) -> None:
+        self._timeout = timeout
         self.slice = int(min(_MOST, max(1.0, rate * _SLICE_SECONDS)))
         self._rate = rate
         self._lock = threading.Lock()
@@ -42,7 +44,7 @@ class Pace:
 
     def connect(self, origin: str, key: str | None) -> Client:
         """Return a client that sends at this pace."""
-        client = Client(origin, key)
+        client = Client(origin, key, timeout=self._timeout)
         client.mount(_Adapter(self))
         return client
 
