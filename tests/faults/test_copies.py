@@ -150,7 +150,6 @@ def test_with_the_sync_json_of_another_run(
     Truth([other.run], other.address).compare(server)
 
 
-@pytest.mark.xfail(strict=True, reason="what is pending is judged by sizes alone")
 def test_with_the_sync_json_of_a_copy_that_went_on(
     training: Training, here: Machine, server: Service, tmp_path: Path, proxy: Proxy
 ) -> None:

@@ -658,9 +658,11 @@ def test_the_state_tells_a_changed_journal_by_its_sizes(place: Path, run_id: str
     from flightlog.rundir import RunDir
 
     run = RunDir(run_dir(place / "run-x", run_id))
-    entry = state.Synced("one", "w", "p", "u", run.journal_sizes(), complete=True)
+    entry = state.Synced("one", "w", "p", "u", run.journal_sizes(), complete=True, inode=state.inode_of(run))
     state.save(run, {"http://a": entry})
     assert not state.is_pending(run, "http://a", "one")
+    copy = RunDir(Path(shutil.copytree(run.path, place / "a-copy")))
+    assert state.load(copy) == state.load(run) and state.is_pending(copy, "http://a", "one")
     assert state.is_pending(run, "http://a", "two") and state.is_pending(run, "http://b", "one")
     with (run.journal / ("w" * 16) / "000001.jsonl").open("ab") as segment:
         segment.write(line(23))

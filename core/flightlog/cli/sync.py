@@ -340,6 +340,4 @@ def _looks_pending(directory: RunDir) -> bool:
     """Tell, without asking anybody, whether a run is likely to be sent."""
     from ..sync import state
 
-    return not any(
-        known.complete and known.journal == directory.journal_sizes() for known in state.load(directory).values()
-    )
+    return not any(state.holds_all(directory, known) for known in state.load(directory).values())

@@ -59,6 +59,7 @@ class Outcome:
         files: size and SHA-256 of the files that are as they were recorded, by path.
         writers: by the name of their folders.
         journal: how much of each writer's segments was read.
+        inode: the directory's, as the delivery began.
     """
 
     directory: RunDir
@@ -74,6 +75,7 @@ class Outcome:
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
     writers: dict[str, Delivered] = field(default_factory=dict)
     journal: dict[str, dict[str, int]] = field(default_factory=dict)
+    inode: int = 0
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -121,6 +123,7 @@ class Delivery:
         """
         self._progress = progress
         outcome = Outcome(directory, identity, workspace)
+        outcome.inode = state.inode_of(directory)
         outcome.journal = directory.journal_sizes()
         outcome.alive = alive(directory)
         if identity.spec_fault:
@@ -265,6 +268,7 @@ def remember(outcome: Outcome, origin: str, server_id: str, *, gone: bool = Fals
         alive=outcome.alive,
         synced_at=time.time(),
         faults=outcome.faults[:100],
+        inode=outcome.inode,
     )
     try:
         state.save(outcome.directory, known)

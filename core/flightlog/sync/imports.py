@@ -79,6 +79,7 @@ def _remember(stock: Stock, proof: Proof) -> None:
         alive=alive(stock.directory),
         synced_at=proof.issued_at,
         run_id=proof.target.id,
+        inode=state.inode_of(stock.directory),
     )
     with contextlib.suppress(OSError):
         state.save(stock.directory, known)

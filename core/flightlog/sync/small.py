@@ -22,6 +22,7 @@ from ..protocol.manifest import FileEntry
 from ..protocol.messages import Receipt
 from ..protocol.parcel import MAX_SMALL_FILE, ArtifactCommit, SmallRun, encode
 from ..rundir import RunDir
+from . import state
 from .deliver import Outcome, is_gone, judge, remember
 from .local import Identity, alive
 from .records import Delivered
@@ -59,6 +60,7 @@ class SmallDelivery:
         if identity.spec_fault:
             return None
         outcome = Outcome(directory, identity, workspace)
+        outcome.inode = state.inode_of(directory)
         outcome.journal = directory.journal_sizes()
         if sum(n for sizes in outcome.journal.values() for n in sizes.values()) > SMALL_BYTES:
             return None

@@ -24,6 +24,7 @@ class Synced:
 
     `journal` is the sizes that were delivered, `complete` that nothing was left behind, `gone` that the run was deleted
     on the server: it is not pending, and nothing of it is proven. `run_id` is what it is called there ("": as here).
+    `inode` is the run directory's: beside a copy, which may have gone on in another way to the same sizes, it is wrong.
     """
 
     server_id: str
@@ -37,6 +38,7 @@ class Synced:
     faults: list[str] = field(default_factory=list)
     run_id: str = ""
     gone: bool = False
+    inode: int = 0
 
     @property
     def target(self) -> tuple[str, str, str]:
@@ -124,7 +126,17 @@ def lacks(
         return False
     # A run that was dead and lives again has grown.
     died = known.alive and not alive(directory)
-    return not known.complete or died or known.journal != directory.journal_sizes()
+    return died or not holds_all(directory, known)
+
+
+def holds_all(directory: RunDir, known: Synced) -> bool:
+    """Tell whether a server has proven to hold all that is in this directory: in this one, and not in one copied."""
+    return known.complete and known.inode == inode_of(directory) and known.journal == directory.journal_sizes()
+
+
+def inode_of(directory: RunDir) -> int:
+    """Return a run directory's inode number. Raises OSError."""
+    return directory.path.stat().st_ino
 
 
 def unseen_bytes(directory: RunDir, known: Synced | None) -> int:
