@@ -32,6 +32,14 @@ CONNECT_TIMEOUT = 10.0
 SMALL_ANSWER = 1 << 20
 LARGE_ANSWER = 512 << 20
 READ_TIMEOUT = 120.0
+_SEND_BLOCK = 256 << 10
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Sends bodies in larger parts than the 16 KiB that are usual: a pack has millions of bytes."""
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, blocksize=_SEND_BLOCK, **more)
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -84,6 +92,8 @@ class Client:
         self.origin = origin_of(url)
         self._timeout = timeout
         self._session = requests.Session()
+        self._session.mount("http://", _Adapter())
+        self._session.mount("https://", _Adapter())
         self._session.auth = _Bearer(key)
         self._session.headers["User-Agent"] = "flightlog"
         if is_loopback(self.origin):
