@@ -297,6 +297,8 @@ class LoggerHooks:
             table = flightlog.Table(dataframe=dataframe)
         else:
             rows = [list(row) for row in data or ()]
+            if not (rows or columns):
+                raise ValueError(f"{key} has neither columns nor rows")
             table = flightlog.Table(columns=list(columns or map(str, range(len(rows[0])))), data=rows)
         self.begin()
         self.training.log({f"{self.prefix}{key}": table}, step)

@@ -317,6 +317,8 @@ def test_the_loggers_contract(tmp_path: Path, only_run: OnlyRun) -> None:
         logger.log_image("picture", np.zeros((4, 4)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 items, but 1"):
         logger.log_image("picture", [np.zeros((4, 4))] * 2, caption=["one"])
+    with pytest.raises(ValueError, match="none has neither columns nor rows"):
+        logger.log_table("none")  # in a training a warning
     logger.save()
     logger.log_graph(Line(), torch.zeros(1, 2))
     logger.finalize("success")
