@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from flightlog.protocol.manifest import is_safe_path, is_sha256
 from flightlog.protocol.messages import (
@@ -233,7 +234,12 @@ async def pack(workspace: str, project: str, request: Request, parts: PartsOf, a
 
     row = await run_in_threadpool(find)
     with parts.objects.stage() as staged:
-        await _body(request, MAX_PACK + (8 << 20), staged.file)
+        try:
+            await _body(request, MAX_PACK + (8 << 20), staged.file)
+        except ClientDisconnect:
+            staged.file.seek(0)
+            await run_in_threadpool(packs.store_begun_pack, parts.database, row.id, staged)
+            raise
         stored = await run_in_threadpool(packs.store_pack, parts.database, row.id, staged)
     return {"chunks": stored}
 
