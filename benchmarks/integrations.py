@@ -11,6 +11,7 @@ in our hooks, per step.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import functools
 import importlib.util
@@ -224,7 +225,7 @@ def trainer(recorded: bool, folder: Path, step: Callable[[], None], spent: Spent
     return meter
 
 
-def keras_fit(recorded: bool, folder: Path, step: Callable[[], None], spent: Spent, every: int | None = 50) -> Meter:
+def keras_fit(recorded: bool, folder: Path, step: Callable[[], None], spent: Spent, every: Any = "auto") -> Meter:
     """Fit with Keras on torch; the other kind has no callback of ours."""
     import keras
     import numpy as np
@@ -297,6 +298,14 @@ def measure(name: str) -> None:
     )
 
 
+def byte_compile() -> None:
+    """Compile our modules, as pip does when it installs them: a start is not to pay for that."""
+    for name in ("flightlog", "flightlog_lightning", "flightlog_transformers", "flightlog_keras"):
+        found = importlib.util.find_spec(name)
+        for place in (found.submodule_search_locations if found else None) or ():
+            compileall.compile_dir(place, quiet=2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *SUBJECTS])
@@ -305,6 +314,7 @@ def main() -> None:
     import os
 
     os.environ.update(FLIGHTLOG_SILENT="1", KERAS_BACKEND="torch")
+    byte_compile()
     logging.disable(logging.WARNING)
     for name in parser.parse_args().names or SUBJECTS:
         if importlib.util.find_spec(SUBJECTS[name][0]) is None:
