@@ -53,6 +53,18 @@ def test_runs_go_to_another_project_workspace_and_id(server: Server, home: Path,
     assert said.code == 1 and "workspace" in str(said.runs[0]["error"]), said
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e+300", "-1", "soon"])
+@pytest.mark.parametrize("verb", ["sync", "clean"])
+def test_a_timeout_that_is_no_time_is_a_wrong_command(home: Path, place: Path, verb: str, seconds: str) -> None:
+    """--timeout takes what FLIGHTLOG_SYNC_TIMEOUT takes: a number of seconds that can be waited for."""
+    run_dir(place / "run-a", "a")
+    for said in (
+        quick(verb, place, f"--timeout={seconds}", home=home),
+        quick(verb, place, home=home, FLIGHTLOG_SYNC_TIMEOUT=seconds),
+    ):
+        assert said.code == 2 and seconds in said.err.lower() and "Traceback" not in said.err, said
+
+
 @pytest.mark.parametrize(
     ("text", "rate"),
     [
