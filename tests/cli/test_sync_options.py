@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -13,9 +14,24 @@ from pathlib import Path
 import pytest
 
 from flightlog.cli import options
+from flightlog.rundir import RunDir
+from flightlog.sync import session
 from flightlog.sync.pace import Pace
 
-from ..server.tools import Server, add_media, command, environment, on_terminal, proxied, quick, run_dir
+from ..server.tools import (
+    Proxy,
+    Request,
+    Server,
+    add_media,
+    command,
+    environment,
+    forward,
+    lose_answer,
+    on_terminal,
+    proxied,
+    quick,
+    run_dir,
+)
 from .tools import content, recorded
 
 
@@ -148,6 +164,48 @@ def test_bars_show_each_run_and_all_with_rate_and_time_left(
     assert dumb.code == 0 and "\x1b" not in dumb.out and "3 delivered" in dumb.out, dumb
     quiet = on_terminal(command("sync", place, "--include-synced", "--quiet", "--server", server.url), env, home)
     assert quiet.code == 0 and quiet.out.strip() == "", quiet
+
+
+class Counted:
+    """A progress that adds up what it is told."""
+
+    total = dealt_with = 0
+
+    def begin(self, name: str, total: int) -> Counted:
+        self.total += total
+        return self
+
+    def more(self, total: int) -> None:
+        self.total += total
+
+    def advance(self, size: int) -> None:
+        self.dealt_with += size
+
+    def end(self) -> None:
+        pass
+
+
+def test_what_is_shown_as_sent_has_been_sent(server: Server, home: Path, place: Path, run_id: str) -> None:
+    """A file counts as its bytes leave, not as they are read; a pack that is sent again is counted once."""
+    run = run_dir(place / "run-a", run_id)
+    add_media(run, "noise.bin", os.urandom(3_000_000))
+    shown = Counted()
+    at_question: list[int] = []
+
+    def look(proxy: Proxy, request: Request, taken: socket.socket) -> None:
+        at_question.append(shown.dealt_with)
+        forward(proxy, request, taken)
+
+    with proxied(server) as proxy:
+        proxy.faults = [("/missing", look), ("/packs", lose_answer), ("/missing", look)]
+        there = session.Server(proxy.url, trusted=True)
+        report = session.sync([RunDir(run)], there, server.key, progress=shown)
+        assert report.exit_status == 0 and at_question[0] < 100_000, (report, at_question)
+        assert shown.dealt_with == shown.total > 3_000_000
+        again = run_dir(place / "run-b", f"{run_id}b")
+        add_media(again, "noise.bin", (run / "files" / "media" / "noise.bin").read_bytes())
+        assert session.sync([RunDir(again)], there, server.key, progress=shown).exit_status == 0
+    assert shown.dealt_with == shown.total > 6_000_000, "what is there already has been dealt with, too"
 
 
 def test_quiet_says_what_went_wrong_alone(server: Server, home: Path, place: Path, run_id: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,14 +18,16 @@ from ..errors import ServerError
 from .pool import Pool, Promise
 
 PACK_BYTES = 8 << 20
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """Chunks, by their SHA-256, for a project's address."""
+    """Chunks, by their SHA-256, for a project's address; and who is told of bytes that have been dealt with."""
 
     project_path: str
     chunks: dict[str, bytes]
+    advance: Advance
 
 
 class Lanes:
@@ -51,26 +53,36 @@ class Lanes:
     ) -> None:
         self._pool.__exit__(kind, error, trace)
 
-    def send(self, project_path: str, chunks: dict[str, bytes]) -> Promise[int]:
+    def send(self, project_path: str, chunks: dict[str, bytes], advance: Advance) -> Promise[int]:
         """Have those of the chunks sent that the project lacks; wait for a lane that is free.
+
+        Args:
+            project_path: the project's address. chunks: by their SHA-256.
+            advance: told by the lane of bytes of chunks that have left, or need not be sent; what has to be sent again
+                is taken back by a negative number.
 
         Returns:
             What will say how many bytes were sent.
         """
         self._free.acquire()
-        return self._pool.submit(_Load(project_path, chunks), lambda _: self._free.release())
+        return self._pool.submit(_Load(project_path, chunks, advance), lambda _: self._free.release())
 
     def _send(self, load: _Load, client: Client) -> int:
         asked = {"chunks": list(load.chunks)}
         answer = self._patience.call(lambda: client.json("POST", f"{load.project_path}/chunks/missing", json=asked))
         with client.understood():
             missing = [sha256 for sha256 in answer["missing"] if sha256 in load.chunks]
+        load.advance(sum(map(len, load.chunks.values())) - sum(len(load.chunks[sha256]) for sha256 in missing))
         if not missing:
             return 0
         parts = _pack(load.chunks, missing)
+        body = _Body(parts, load.advance)
 
         def attempt() -> dict[str, Any]:
-            return client.json("POST", f"{load.project_path}/packs", data=_Body(parts))
+            nonlocal body
+            load.advance(-body.told)
+            body = _Body(parts, load.advance)
+            return client.json("POST", f"{load.project_path}/packs", data=body)
 
         taken = self._patience.call(attempt)
         if taken.get("chunks") != len(missing):
@@ -90,12 +102,21 @@ def _pack(chunks: dict[str, bytes], names: list[str]) -> list[bytes]:
 
 
 class _Body:
-    """The parts as one body, which requests reads bit by bit."""
+    """The parts as one body, which requests reads bit by bit. `told` is what has left of the chunks in it."""
 
-    def __init__(self, parts: list[bytes]) -> None:
-        self._parts = iter(parts)
+    def __init__(self, parts: list[bytes], advance: Advance) -> None:
+        self.told = 0
+        self._advance = advance
+        self._parts = self._each(parts)
         self._part = io.BytesIO()
         self._left = sum(map(len, parts))
+
+    def _each(self, parts: list[bytes]) -> Iterator[bytes]:
+        for at, part in enumerate(parts):
+            yield part
+            if at % 3 == 1:  # see `_pack`: a chunk stands between its header and its padding
+                self.told += len(part)
+                self._advance(len(part))
 
     def __len__(self) -> int:
         return self._left
