@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 import flightlog
+from flightlog.client import Client
+from flightlog.errors import RetryableError
 from flightlog.rundir import RunDir
+from flightlog.sync.pace import Pace
 
 from .tools import Proxy, Request, Server, on_terminal, quick, status
 from .tools import flightlog as separate
@@ -300,3 +303,47 @@ def test_a_full_disk_at_the_server_is_said_and_loses_nothing(
     finally:
         server.stop()
         subprocess.run(["umount", disk], check=True)
+
+
+@contextlib.contextmanager
+def trickling(answer: bytes) -> Iterator[str]:
+    """A server that begins its answers with these bytes and goes on with a byte now and then, for a while."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = threading.Event()
+
+        def serve() -> None:
+            taken, _ = listening.accept()
+            with closing(taken), contextlib.suppress(OSError):
+                taken.recv(65536)
+                taken.sendall(answer)
+                for _ in range(200):
+                    if ended.wait(0.05):
+                        break
+                    taken.sendall(b"a")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        ended.set()
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 200 OK\r\nX-",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2710\r\n",
+        b"HTTP/1.1 500 No\r\nContent-Length: 10000\r\n\r\n",
+    ],
+    ids=["status", "head", "body", "chunk", "refusal"],
+)
+@pytest.mark.parametrize("connect", [Client, Pace(1e6).connect], ids=["plain", "paced"])
+def test_an_answer_that_trickles_in_is_not_waited_for_without_end(
+    beginning: bytes, connect: Callable[[str, str | None], Client]
+) -> None:
+    """A byte now and then keeps no request alive: an answer has the seconds that it was given, then it is a failure."""
+    with trickling(beginning) as url, connect(url, None) as client, pytest.raises(RetryableError) as met:
+        client.json("GET", "hello", seconds=1.0)
+    assert url in str(met.value) and ("longer than 1 s" in str(met.value) or "status 500" in str(met.value)), met.value
