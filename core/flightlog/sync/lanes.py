@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from ..client import Client, Patience
 from ..errors import ServerError
@@ -69,25 +68,30 @@ class Lanes:
 
     def _send(self, load: _Load, client: Client) -> int:
         asked = {"chunks": list(load.chunks)}
-        answer = self._patience.call(lambda: client.json("POST", f"{load.project_path}/chunks/missing", json=asked))
-        with client.understood():
-            missing = [sha256 for sha256 in answer["missing"] if sha256 in load.chunks]
-        load.advance(sum(map(len, load.chunks.values())) - sum(len(load.chunks[sha256]) for sha256 in missing))
-        if not missing:
-            return 0
-        parts = _pack(load.chunks, missing)
-        body = _Body(parts, load.advance)
+        whole = sum(map(len, load.chunks.values()))
+        told = 0
 
-        def attempt() -> dict[str, Any]:
-            nonlocal body
-            load.advance(-body.told)
-            body = _Body(parts, load.advance)
-            return client.json("POST", f"{load.project_path}/packs", data=body)
+        def tell(size: int) -> None:
+            nonlocal told
+            told += size
+            load.advance(size)
 
-        taken = self._patience.call(attempt)
-        if taken.get("chunks") != len(missing):
-            raise ServerError(f"{client.origin} did not take all chunks of a pack")
-        return sum(map(len, parts))
+        def attempt() -> int:
+            # Asked before each attempt: of a pack that broke off the server keeps what had arrived.
+            answer = client.json("POST", f"{load.project_path}/chunks/missing", json=asked)
+            with client.understood():
+                missing = [sha256 for sha256 in answer["missing"] if sha256 in load.chunks]
+            there = whole - sum(len(load.chunks[sha256]) for sha256 in missing)
+            tell(there - told)  # what has left and not arrived is taken back
+            if not missing:
+                return 0
+            parts = _pack(load.chunks, missing)
+            taken = client.json("POST", f"{load.project_path}/packs", data=_Body(parts, tell))
+            if taken.get("chunks") != len(missing):
+                raise ServerError(f"{client.origin} did not take all chunks of a pack")
+            return sum(map(len, parts))
+
+        return self._patience.call(attempt)
 
 
 def _pack(chunks: dict[str, bytes], names: list[str]) -> list[bytes]:
@@ -102,10 +106,9 @@ def _pack(chunks: dict[str, bytes], names: list[str]) -> list[bytes]:
 
 
 class _Body:
-    """The parts as one body, which requests reads bit by bit. `told` is what has left of the chunks in it."""
+    """The parts as one body, which requests reads bit by bit; `advance` is told of each chunk that has left."""
 
     def __init__(self, parts: list[bytes], advance: Advance) -> None:
-        self.told = 0
         self._advance = advance
         self._parts = self._each(parts)
         self._part = io.BytesIO()
@@ -115,7 +118,6 @@ class _Body:
         for at, part in enumerate(parts):
             yield part
             if at % 3 == 1:  # see `_pack`: a chunk stands between its header and its padding
-                self.told += len(part)
                 self._advance(len(part))
 
     def __len__(self) -> int:
