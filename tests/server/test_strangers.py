@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -21,7 +22,7 @@ from flightlog.errors import RetryableError
 from flightlog.rundir import RunDir
 from flightlog.sync.pace import Pace
 
-from .tools import Proxy, Request, Server, on_terminal, quick, status
+from .tools import Proxy, Request, Server, add_media, on_terminal, proxied, quick, run_dir, status
 from .tools import flightlog as separate
 
 
@@ -347,3 +348,27 @@ def test_an_answer_that_trickles_in_is_not_waited_for_without_end(
     with trickling(beginning) as url, connect(url, None) as client, pytest.raises(RetryableError) as met:
         client.json("GET", "hello", seconds=1.0)
     assert url in str(met.value) and ("longer than 1 s" in str(met.value) or "status 500" in str(met.value)), met.value
+
+
+@pytest.mark.parametrize(
+    "state", [{"last": 10**30}, {"last": -1}, {"lost": [[10**30, 10**31]]}, {"lost": [[5, 4]]}, {"base": ["w", 10**30]}]
+)
+def test_a_receipt_of_numbers_that_cannot_be_is_no_proof(
+    server: Server, home: Path, place: Path, run_id: str, state: dict[str, object]
+) -> None:
+    """Seqs that no journal has make a receipt nothing: that run has failed and is not cleaned, the next one goes on."""
+
+    def lie(proxy: Proxy, request: Request, taken: socket.socket) -> None:
+        head, _, body = proxy.pass_on(request).partition(b"\r\n\r\n")
+        receipt = json.loads(body)
+        receipt["writers"] = {name: {**said, **state} for name, said in receipt["writers"].items()}
+        status(200, json.dumps(receipt).encode(), Content_Type="application/json")(proxy, request, taken)
+
+    runs = [RunDir(run_dir(place / f"run-{n}", f"{run_id}{n}")) for n in range(2)]
+    for run in runs:
+        add_media(run.path, "noise.bin", os.urandom(300_000))  # too large for a parcel
+    with proxied(server) as proxy:
+        proxy.faults = [(f"{run_id}0/receipt", lie)]
+        said = quick("sync", place, "--clean", "--server", proxy.url, home=home, FLIGHTLOG_API_KEY=server.key)
+    assert said.code == 1 and "receipt that cannot be understood" in said.err, said
+    assert "Traceback" not in said.err and [run.path.exists() for run in runs] == [True, False], said
