@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -206,6 +207,30 @@ def test_what_is_shown_as_sent_has_been_sent(server: Server, home: Path, place: 
         add_media(again, "noise.bin", (run / "files" / "media" / "noise.bin").read_bytes())
         assert session.sync([RunDir(again)], there, server.key, progress=shown).exit_status == 0
     assert shown.dealt_with == shown.total > 6_000_000, "what is there already has been dealt with, too"
+
+
+def test_packs_that_have_been_sent_are_not_kept_in_memory(server: Server, home: Path, place: Path, run_id: str) -> None:
+    """A file of 300 MB is delivered in less than 200 MB of memory."""
+    run = run_dir(place / "run-a", run_id)
+    add_media(run, "noise.bin", os.urandom(300_000_000))
+    script = """if True:
+        import pathlib, sys
+        from flightlog import cli
+        try:
+            cli.main(sys.argv[1:])
+        finally:
+            print(pathlib.Path("/proc/self/status").read_text())
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", script, "sync", str(place), "--server", server.url],
+        env=environment(home, FLIGHTLOG_API_KEY=server.key),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    peak = re.search(r"VmHWM:\s+(\d+) kB", said.stdout)
+    assert "1 delivered" in said.stdout and peak and int(peak[1]) < 200_000, said
 
 
 def test_quiet_says_what_went_wrong_alone(server: Server, home: Path, place: Path, run_id: str) -> None:

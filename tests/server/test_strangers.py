@@ -359,7 +359,7 @@ def test_a_receipt_of_numbers_that_cannot_be_is_no_proof(
     """Seqs that no journal has make a receipt nothing: that run has failed and is not cleaned, the next one goes on."""
 
     def lie(proxy: Proxy, request: Request, taken: socket.socket) -> None:
-        head, _, body = proxy.pass_on(request).partition(b"\r\n\r\n")
+        _, _, body = proxy.pass_on(request).partition(b"\r\n\r\n")
         receipt = json.loads(body)
         receipt["writers"] = {name: {**said, **state} for name, said in receipt["writers"].items()}
         status(200, json.dumps(receipt).encode(), Content_Type="application/json")(proxy, request, taken)

@@ -105,20 +105,21 @@ def _pack(chunks: dict[str, bytes], names: list[str]) -> list[bytes]:
     return parts
 
 
+def _told(parts: list[bytes], advance: Advance) -> Iterator[bytes]:
+    """Yield parts. It knows nothing of who reads them: a circle would keep packs until the collector comes by."""
+    for at, part in enumerate(parts):
+        yield part
+        if at % 3 == 1:  # see `_pack`: a chunk stands between its header and its padding
+            advance(len(part))
+
+
 class _Body:
     """The parts as one body, which requests reads bit by bit; `advance` is told of each chunk that has left."""
 
     def __init__(self, parts: list[bytes], advance: Advance) -> None:
-        self._advance = advance
-        self._parts = self._each(parts)
+        self._parts = _told(parts, advance)
         self._part = io.BytesIO()
         self._left = sum(map(len, parts))
-
-    def _each(self, parts: list[bytes]) -> Iterator[bytes]:
-        for at, part in enumerate(parts):
-            yield part
-            if at % 3 == 1:  # see `_pack`: a chunk stands between its header and its padding
-                self._advance(len(part))
 
     def __len__(self) -> int:
         return self._left
