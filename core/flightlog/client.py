@@ -6,7 +6,10 @@ Errors are told apart here, once: what will never work is a PermanentError, what
 from __future__ import annotations
 
 import contextlib
+import http.client
+import io
 import json as jsonlib
+import math
 import os
 import random
 import threading
@@ -21,6 +24,8 @@ from urllib.parse import quote
 import requests
 import requests.adapters
 import requests.auth
+import urllib3
+import urllib3.connection
 
 from .errors import AuthError, DivergedError, FlightlogError, GoneError, PermanentError, RetryableError
 from .origin import is_loopback, origin_of
@@ -35,11 +40,80 @@ READ_TIMEOUT = 120.0
 _SEND_BLOCK = 256 << 10
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Sends bodies in larger parts than the 16 KiB that are usual: a pack has millions of bytes."""
+class _Timely(io.RawIOBase):
+    """What an answer is read from: however slowly it trickles in, it ends so many seconds after its first byte.
+
+    A socket's own time-out begins anew with each byte, and so does that of everybody who reads a head or a block whole.
+    """
+
+    def __init__(self, raw: io.RawIOBase, seconds: float) -> None:
+        self._raw = raw
+        self._seconds = seconds
+        self._until: float | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._until is not None and time.monotonic() > self._until:
+            raise TimeoutError(f"its answer takes longer than {self._seconds:.0f} s")
+        count: int | None = self._raw.readinto(buffer)
+        self._until = self._until or time.monotonic() + self._seconds
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Asked(threading.local):
+    """How long the answer to this thread's request may take to arrive; a download takes as long as it takes."""
+
+    seconds = math.inf
+
+
+_asked = _Asked()
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.fp: Any = io.BufferedReader(_Timely(self.fp.detach(), _asked.seconds))
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Answer
+
+
+class _SafeConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Answer
+
+
+class _Connections(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SafeConnections(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SafeConnection
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """Sends bodies in larger parts than the 16 KiB that are usual, as a pack has millions of bytes; waits for no
+    answer without end."""
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, blocksize=_SEND_BLOCK, **more)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        """Return what connects through a proxy; one that speaks SOCKS has its own kind of connections."""
+        manager = super().proxy_manager_for(proxy, **more)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+_POOLS = {"http": _Connections, "https": _SafeConnections}
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -92,8 +166,8 @@ class Client:
         self.origin = origin_of(url)
         self._timeout = timeout
         self._session = requests.Session()
-        self._session.mount("http://", _Adapter())
-        self._session.mount("https://", _Adapter())
+        self._session.mount("http://", Adapter())
+        self._session.mount("https://", Adapter())
         self._session.auth = _Bearer(key)
         self._session.headers["User-Agent"] = "flightlog"
         if is_loopback(self.origin):
@@ -177,8 +251,12 @@ class Client:
         Args:
             limit, seconds: the most bytes that the answer may have, and the longest that it may take to arrive.
         """
-        with self.request(method, path, json=json, data=data, params=params, stream=True) as response:
-            content = self._read(response, limit, seconds)
+        _asked.seconds = seconds
+        try:
+            with self.request(method, path, json=json, data=data, params=params, stream=True) as response:
+                content = self._read(response, limit, seconds)
+        finally:
+            _asked.seconds = math.inf
         try:
             answer = jsonlib.loads(content)
         except (ValueError, RecursionError) as error:

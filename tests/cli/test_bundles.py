@@ -407,7 +407,7 @@ def test_a_server_that_can_be_asked_counts_for_more_than_its_old_receipt(
     server.execute("UPDATE writers SET last_seq = last_seq - 1 WHERE run_id IN (SELECT id FROM runs WHERE run_id = ?)",
                    run_id)  # fmt: skip
     said = quick("clean", place, "--server", server.url, home=home, FLIGHTLOG_API_KEY=server.key)
-    assert said.code == 0 and "asked now, does not prove all of it" in said.out and packed.path.exists(), said
+    assert said.code == 0 and "(asked now) does not prove all of it" in said.out and packed.path.exists(), said
     said = quick("clean", place, home=home)
     assert "1 run cleaned" in said.out and "imported receipt" in said.out, said
 

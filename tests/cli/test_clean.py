@@ -32,7 +32,8 @@ def test_what_was_delivered_earlier_goes_after_a_new_proof(
     new = recorded(place, f"{run_id}new")
     before = content(place)
     said = quick("clean", place, "--dry-run", home=home, **key)
-    assert said.code == 0 and said.out.count("would clean ") == 2 and "asked now" in said.out, said
+    assert said.code == 0 and said.out.count("would clean ") == 2, said
+    assert said.out.count(f", proven by {server.url} (asked now)\n") == 2, said
     assert f"kept        name-{run_id}new" in said.out and content(place) == before, said
     said = quick("clean", place, "--json", home=home, **key)
     assert said.code == 0 and sorted(r["status"] for r in said.runs) == ["cleaned", "cleaned", "kept"], said
@@ -189,6 +190,19 @@ def test_keep_artifacts_needs_clean(server: Server, home: Path, place: Path, run
         said = quick("sync", place, *words, home=home, **key)
         assert said.code == 2 and said.err.count("\n") <= 3, said
     assert server.query("SELECT count(*) FROM runs WHERE run_id = ?", run_id) == [(0,)]
+
+
+def test_a_run_whose_journal_is_not_there_yet_is_as_old_as_its_spec(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """A copy of a run that is on its way, its latest.spec first, stays for the 24 hours of every unfinished run."""
+    directory = RunDir(run_dir(place / "run-a", run_id, {}, finished=False))
+    said = quick("sync", place, "--clean", home=home, **key)
+    assert said.code == 0 and "24 hours" in said.out and directory.path.exists(), said
+    said = quick("clean", place, "--older-than", "1h", home=home, **key)
+    assert said.code == 0 and "24 hours" in said.out and directory.path.exists(), said
+    age(directory, 25 * 3600)
+    assert quick("clean", place, home=home, **key).code == 0 and not directory.path.exists()
 
 
 def test_without_a_server_to_ask_clean_deletes_nothing(home: Path, place: Path, run_id: str) -> None:

@@ -49,7 +49,8 @@ def test_every_way_a_run_can_stand_is_told(server: Server, home: Path, place: Pa
     assert int(str(found[f"{run_id}grown"]["pending_bytes"])) < 1000
     assert found[f"{run_id}done"]["delivered_to"] == server.url
     said = quick("status", place, home=home, **key)
-    assert f"{run_id}done" not in said.out and "3 d old" in said.out and "4 runs pending" in said.out, said
+    assert f"{run_id}done" not in said.out and "3 d old" in said.out and "3 runs pending" in said.out, said
+    assert "1 run cannot be delivered" in said.out, said
     assert "blocked" not in said.out
     assert f"name-{run_id}done" in quick("status", place, "--all", home=home, **key).out
     shutil.rmtree(place)
@@ -87,6 +88,22 @@ def test_status_asks_nothing_of_anybody(server: Server, home: Path, place: Path,
     assert said.code == 0 and "never delivered" in said.out, said
     assert "no runs below" in quick("status", home=home).out
     assert quick("status", place / "nothing", home=home).code == 2
+
+
+def test_a_run_of_a_later_format_is_left_to_a_later_flightlog(
+    server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """What is not known how to be read is neither called delivered nor cleaned; the other runs go on."""
+    later, other = RunDir(run_dir(place / "run-a", run_id)), run_dir(place / "run-b", f"{run_id}b")
+    later.write_spec({**later.read_spec(), "format": 7})
+    said = server.sync(place, home=home, options=("--clean",))
+    assert said.code == 1 and {r["status"] for r in said.runs} == {"failed", "delivered"}, said
+    (error,) = (str(r["error"]) for r in said.runs if r["status"] == "failed")
+    assert str(later.spec_path) in error and "format 7" in error and later.path.exists() and not other.exists()
+    said = quick("status", place, home=home)
+    assert "format 7" in said.out and "1 run cannot be delivered" in said.out and "flightlog sync" not in said.out, said
+    said = quick("sync", place, home=home, FLIGHTLOG_API_KEY=server.key, FLIGHTLOG_BASE_URL=server.url)
+    assert said.code == 1 and said.err.startswith(f"failed     run-a: {later.spec_path}: "), said
 
 
 @pytest.mark.parametrize("spec", [b"{", b"[]", b'{"id": 1}'])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,9 +15,24 @@ from pathlib import Path
 import pytest
 
 from flightlog.cli import options
+from flightlog.rundir import RunDir
+from flightlog.sync import session
 from flightlog.sync.pace import Pace
 
-from ..server.tools import Server, add_media, command, environment, on_terminal, proxied, quick, run_dir
+from ..server.tools import (
+    Proxy,
+    Request,
+    Server,
+    add_media,
+    command,
+    environment,
+    forward,
+    lose_answer,
+    on_terminal,
+    proxied,
+    quick,
+    run_dir,
+)
 from .tools import content, recorded
 
 
@@ -51,6 +68,18 @@ def test_runs_go_to_another_project_workspace_and_id(server: Server, home: Path,
         assert server.sync(place, home=home, options=wrong).code == 2, wrong
     said = server.sync(one.path, home=home, options=("--workspace", "nobody"))
     assert said.code == 1 and "workspace" in str(said.runs[0]["error"]), said
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e+300", "-1", "soon"])
+@pytest.mark.parametrize("verb", ["sync", "clean"])
+def test_a_timeout_that_is_no_time_is_a_wrong_command(home: Path, place: Path, verb: str, seconds: str) -> None:
+    """--timeout takes what FLIGHTLOG_SYNC_TIMEOUT takes: a number of seconds that can be waited for."""
+    run_dir(place / "run-a", "a")
+    for said in (
+        quick(verb, place, f"--timeout={seconds}", home=home),
+        quick(verb, place, home=home, FLIGHTLOG_SYNC_TIMEOUT=seconds),
+    ):
+        assert said.code == 2 and seconds in said.err.lower() and "Traceback" not in said.err, said
 
 
 @pytest.mark.parametrize(
@@ -136,6 +165,72 @@ def test_bars_show_each_run_and_all_with_rate_and_time_left(
     assert dumb.code == 0 and "\x1b" not in dumb.out and "3 delivered" in dumb.out, dumb
     quiet = on_terminal(command("sync", place, "--include-synced", "--quiet", "--server", server.url), env, home)
     assert quiet.code == 0 and quiet.out.strip() == "", quiet
+
+
+class Counted:
+    """A progress that adds up what it is told."""
+
+    total = dealt_with = 0
+
+    def begin(self, name: str, total: int) -> Counted:
+        self.total += total
+        return self
+
+    def more(self, total: int) -> None:
+        self.total += total
+
+    def advance(self, size: int) -> None:
+        self.dealt_with += size
+
+    def end(self) -> None:
+        pass
+
+
+def test_what_is_shown_as_sent_has_been_sent(server: Server, home: Path, place: Path, run_id: str) -> None:
+    """A file counts as its bytes leave, not as they are read; a pack that is sent again is counted once."""
+    run = run_dir(place / "run-a", run_id)
+    add_media(run, "noise.bin", os.urandom(3_000_000))
+    shown = Counted()
+    at_question: list[int] = []
+
+    def look(proxy: Proxy, request: Request, taken: socket.socket) -> None:
+        at_question.append(shown.dealt_with)
+        forward(proxy, request, taken)
+
+    with proxied(server) as proxy:
+        proxy.faults = [("/missing", look), ("/packs", lose_answer), ("/missing", look)]
+        there = session.Server(proxy.url, trusted=True)
+        report = session.sync([RunDir(run)], there, server.key, progress=shown)
+        assert report.exit_status == 0 and at_question[0] < 100_000, (report, at_question)
+        assert shown.dealt_with == shown.total > 3_000_000
+        again = run_dir(place / "run-b", f"{run_id}b")
+        add_media(again, "noise.bin", (run / "files" / "media" / "noise.bin").read_bytes())
+        assert session.sync([RunDir(again)], there, server.key, progress=shown).exit_status == 0
+    assert shown.dealt_with == shown.total > 6_000_000, "what is there already has been dealt with, too"
+
+
+def test_packs_that_have_been_sent_are_not_kept_in_memory(server: Server, home: Path, place: Path, run_id: str) -> None:
+    """A file of 300 MB is delivered in less than 200 MB of memory."""
+    run = run_dir(place / "run-a", run_id)
+    add_media(run, "noise.bin", os.urandom(300_000_000))
+    script = """if True:
+        import pathlib, sys
+        from flightlog import cli
+        try:
+            cli.main(sys.argv[1:])
+        finally:
+            print(pathlib.Path("/proc/self/status").read_text())
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", script, "sync", str(place), "--server", server.url],
+        env=environment(home, FLIGHTLOG_API_KEY=server.key),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    peak = re.search(r"VmHWM:\s+(\d+) kB", said.stdout)
+    assert "1 delivered" in said.stdout and peak and int(peak[1]) < 200_000, said
 
 
 def test_quiet_says_what_went_wrong_alone(server: Server, home: Path, place: Path, run_id: str) -> None:

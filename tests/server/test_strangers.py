@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -16,9 +17,12 @@ from pathlib import Path
 import pytest
 
 import flightlog
+from flightlog.client import Client
+from flightlog.errors import RetryableError
 from flightlog.rundir import RunDir
+from flightlog.sync.pace import Pace
 
-from .tools import Proxy, Request, Server, on_terminal, quick, status
+from .tools import Proxy, Request, Server, add_media, on_terminal, proxied, quick, run_dir, status
 from .tools import flightlog as separate
 
 
@@ -300,3 +304,71 @@ def test_a_full_disk_at_the_server_is_said_and_loses_nothing(
     finally:
         server.stop()
         subprocess.run(["umount", disk], check=True)
+
+
+@contextlib.contextmanager
+def trickling(answer: bytes) -> Iterator[str]:
+    """A server that begins its answers with these bytes and goes on with a byte now and then, for a while."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = threading.Event()
+
+        def serve() -> None:
+            taken, _ = listening.accept()
+            with closing(taken), contextlib.suppress(OSError):
+                taken.recv(65536)
+                taken.sendall(answer)
+                for _ in range(200):
+                    if ended.wait(0.05):
+                        break
+                    taken.sendall(b"a")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        ended.set()
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 200 OK\r\nX-",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2710\r\n",
+        b"HTTP/1.1 500 No\r\nContent-Length: 10000\r\n\r\n",
+    ],
+    ids=["status", "head", "body", "chunk", "refusal"],
+)
+@pytest.mark.parametrize("connect", [Client, Pace(1e6).connect], ids=["plain", "paced"])
+def test_an_answer_that_trickles_in_is_not_waited_for_without_end(
+    beginning: bytes, connect: Callable[[str, str | None], Client]
+) -> None:
+    """A byte now and then keeps no request alive: an answer has the seconds that it was given, then it is a failure."""
+    with trickling(beginning) as url, connect(url, None) as client, pytest.raises(RetryableError) as met:
+        client.json("GET", "hello", seconds=1.0)
+    assert url in str(met.value) and ("longer than 1 s" in str(met.value) or "status 500" in str(met.value)), met.value
+
+
+@pytest.mark.parametrize(
+    "state", [{"last": 10**30}, {"last": -1}, {"lost": [[10**30, 10**31]]}, {"lost": [[5, 4]]}, {"base": ["w", 10**30]}]
+)
+def test_a_receipt_of_numbers_that_cannot_be_is_no_proof(
+    server: Server, home: Path, place: Path, run_id: str, state: dict[str, object]
+) -> None:
+    """Seqs that no journal has make a receipt nothing: that run has failed and is not cleaned, the next one goes on."""
+
+    def lie(proxy: Proxy, request: Request, taken: socket.socket) -> None:
+        _, _, body = proxy.pass_on(request).partition(b"\r\n\r\n")
+        receipt = json.loads(body)
+        receipt["writers"] = {name: {**said, **state} for name, said in receipt["writers"].items()}
+        status(200, json.dumps(receipt).encode(), Content_Type="application/json")(proxy, request, taken)
+
+    runs = [RunDir(run_dir(place / f"run-{n}", f"{run_id}{n}")) for n in range(2)]
+    for run in runs:
+        add_media(run.path, "noise.bin", os.urandom(300_000))  # too large for a parcel
+    with proxied(server) as proxy:
+        proxy.faults = [(f"{run_id}0/receipt", lie)]
+        said = quick("sync", place, "--clean", "--server", proxy.url, home=home, FLIGHTLOG_API_KEY=server.key)
+    assert said.code == 1 and "receipt that cannot be understood" in said.err, said
+    assert "Traceback" not in said.err and [run.path.exists() for run in runs] == [True, False], said

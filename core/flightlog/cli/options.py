@@ -62,7 +62,17 @@ def server_option(command: F) -> F:
 def timeout_option(command: F) -> F:
     """Add --timeout."""
     text = f"How long to try while the server cannot be reached ({DEFAULT_TIMEOUT:.0f}; FLIGHTLOG_SYNC_TIMEOUT)."
-    return click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=text)(command)
+    return click.option("--timeout", type=float, callback=_wait, metavar="SECONDS", help=text)(command)
+
+
+def _wait(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not _can_be_waited(value):
+        raise click.BadParameter(f"{value} is no number of seconds that can be waited for")
+    return value
+
+
+def _can_be_waited(seconds: float) -> bool:
+    return 0 <= seconds < _LONGEST
 
 
 def json_option(command: F) -> F:
@@ -79,6 +89,6 @@ def timeout_of(given: float | None) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < _LONGEST:
+    if not _can_be_waited(seconds):
         raise click.UsageError(f"FLIGHTLOG_SYNC_TIMEOUT must be a number of seconds, not {text!r}")
     return seconds

@@ -48,7 +48,7 @@ class Shown:
             self._outcome(result, name)
 
     def name(self, result: Result) -> str:
-        return printable(result.identity.name) if result.identity else self.words(str(result.directory.path))
+        return printable(result.identity.name if result.identity else result.directory.path.name)
 
     def _outcome(self, result: Result, name: str) -> None:
         outcome = result.outcome
@@ -109,7 +109,7 @@ class Shown:
         """Print what a sync would do."""
         waiting = [p for p in planned if p.pending and not p.error]
         for each in planned:
-            name = printable(each.identity.name) if each.identity else self.words(str(each.directory.path))
+            name = printable(each.identity.name if each.identity else each.directory.path.name)
             if each.error:
                 click.echo(f"would fail {name}: {self.words(each.error)}", err=True)
             elif each.pending and each.identity is not None and not self._quiet:

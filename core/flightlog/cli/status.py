@@ -76,14 +76,17 @@ def _age(each: Standing) -> str:
 
 
 def _print_summary(found: Sequence[Standing], server: Server, blocked: str | None) -> None:
-    pending = [s for s in found if s.pending]
+    pending = [s for s in found if s.pending and not s.stuck]
+    stuck = sum(s.stuck for s in found)
     if not found:
         click.echo("no runs below this folder")
-    elif not pending:
+    elif not pending and not stuck:
         click.echo(f"nothing pending among {counted(len(found), 'run')} below here (--all lists them)")
-    else:
+    elif pending:
         total = size_text(sum(s.pending_bytes for s in pending))
         click.echo(f"{counted(len(pending), 'run')} pending for {server.origin}, {total}; flightlog sync delivers them")
+    if stuck:
+        click.echo(f"{counted(stuck, 'run')} cannot be delivered as {'it is' if stuck == 1 else 'they are'}")
     if pending and blocked:
         click.echo(f"blocked: {printable(blocked)}")
 

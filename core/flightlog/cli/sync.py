@@ -130,9 +130,9 @@ def sync(
         elif not quiet:
             click.echo("no runs below this folder")
         return
+    patience = Patience(timeout_of(timeout), None if as_json or quiet else _tell_of_wait)
     chosen = keys.choose_server(settings.load(), server)
     key = keys.find_key(chosen)  # before any bar is drawn: it may have to be asked for
-    patience = Patience(timeout_of(timeout), None if as_json or quiet else _tell_of_wait)
     try:
         with _unpacked(bundles, wishes) as opened:
             runs = [*runs, *opened.runs]

@@ -46,9 +46,23 @@ class WriterState:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WriterState:
         """Raises KeyError, TypeError or ValueError where `data` is nothing of the kind."""
+        last = int(data["last"])
         lost = [(int(a), int(b)) for a, b in data.get("lost", [])]
         base = data.get("base")
-        return cls(int(data["last"]), str(data["digest"]), lost, (str(base[0]), int(base[1])) if base else None)
+        shared = (str(base[0]), int(base[1])) if base else None
+        if not _can_be(last, lost) or (shared and not 0 < shared[1] <= last):
+            raise ValueError("these are no seqs of a journal")
+        return cls(last, str(data["digest"]), lost, shared)
+
+
+def _can_be(last: int, lost: Ranges) -> bool:
+    """Tell whether a journal can end with this seq and lack these ranges."""
+    before = 0
+    for a, b in lost:
+        if not before < a <= b:
+            return False
+        before = b
+    return before <= last < _BEYOND
 
 
 @dataclass(frozen=True, slots=True)

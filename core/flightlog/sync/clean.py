@@ -95,12 +95,20 @@ def reason_to_keep(directory: RunDir, identity: Identity, older_than: float = 0.
     """
     if local.alive(directory):
         return "it is still running"
-    quiet = _now(directory.path.parent) - directory.last_growth()
+    quiet = _now(directory.path.parent) - _last_sign(directory)
     if not identity.ended and quiet < QUIET_SECONDS:
         return "it did not finish, and has been quiet for less than 24 hours"
     if quiet < older_than:
         return "it is younger than was asked for"
     return None
+
+
+def _last_sign(directory: RunDir) -> float:
+    """Return when a journal last grew; where none is there yet, as of a copy on its way, when its spec was written."""
+    growth = directory.last_growth()
+    with contextlib.suppress(OSError):
+        growth = growth or directory.spec_path.lstat().st_mtime
+    return growth
 
 
 def _now(folder: Path) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -17,14 +17,16 @@ from ..errors import ServerError
 from .pool import Pool, Promise
 
 PACK_BYTES = 8 << 20
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """Chunks, by their SHA-256, for a project's address."""
+    """Chunks, by their SHA-256, for a project's address; and who is told of bytes that have been dealt with."""
 
     project_path: str
     chunks: dict[str, bytes]
+    advance: Advance
 
 
 class Lanes:
@@ -50,27 +52,41 @@ class Lanes:
     ) -> None:
         self._pool.__exit__(kind, error, trace)
 
-    def send(self, project_path: str, chunks: dict[str, bytes]) -> Promise[int]:
+    def send(self, project_path: str, chunks: dict[str, bytes], advance: Advance) -> Promise[int]:
         """Have those of the chunks sent that the project lacks; wait for a lane that is free.
+
+        Args:
+            project_path: the project's address. chunks: by their SHA-256.
+            advance: told by the lane of bytes of chunks that have left, or need not be sent; what has to be sent again
+                is taken back by a negative number.
 
         Returns:
             What will say how many bytes were sent.
         """
         self._free.acquire()
-        return self._pool.submit(_Load(project_path, chunks), lambda _: self._free.release())
+        return self._pool.submit(_Load(project_path, chunks, advance), lambda _: self._free.release())
 
     def _send(self, load: _Load, client: Client) -> int:
         asked = {"chunks": list(load.chunks)}
+        whole = sum(map(len, load.chunks.values()))
+        told = 0
+
+        def tell(size: int) -> None:
+            nonlocal told
+            told += size
+            load.advance(size)
 
         def attempt() -> int:
             # Asked before each attempt: of a pack that broke off the server keeps what had arrived.
             answer = client.json("POST", f"{load.project_path}/chunks/missing", json=asked)
             with client.understood():
                 missing = [sha256 for sha256 in answer["missing"] if sha256 in load.chunks]
+            there = whole - sum(len(load.chunks[sha256]) for sha256 in missing)
+            tell(there - told)  # what has left and not arrived is taken back
             if not missing:
                 return 0
             parts = _pack(load.chunks, missing)
-            taken = client.json("POST", f"{load.project_path}/packs", data=_Body(parts))
+            taken = client.json("POST", f"{load.project_path}/packs", data=_Body(parts, tell))
             if taken.get("chunks") != len(missing):
                 raise ServerError(f"{client.origin} did not take all chunks of a pack")
             return sum(map(len, parts))
@@ -89,11 +105,19 @@ def _pack(chunks: dict[str, bytes], names: list[str]) -> list[bytes]:
     return parts
 
 
-class _Body:
-    """The parts as one body, which requests reads bit by bit."""
+def _told(parts: list[bytes], advance: Advance) -> Iterator[bytes]:
+    """Yield parts. It knows nothing of who reads them: a circle would keep packs until the collector comes by."""
+    for at, part in enumerate(parts):
+        yield part
+        if at % 3 == 1:  # see `_pack`: a chunk stands between its header and its padding
+            advance(len(part))
 
-    def __init__(self, parts: list[bytes]) -> None:
-        self._parts = iter(parts)
+
+class _Body:
+    """The parts as one body, which requests reads bit by bit; `advance` is told of each chunk that has left."""
+
+    def __init__(self, parts: list[bytes], advance: Advance) -> None:
+        self._parts = _told(parts, advance)
         self._part = io.BytesIO()
         self._left = sum(map(len, parts))
 

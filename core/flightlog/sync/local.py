@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,7 @@ def identify(directory: RunDir) -> Identity:
     """Return who a run is: by its latest.spec, or by its journal where that is damaged.
 
     Raises:
-        DamagedError: neither says so.
+        DamagedError: neither says so, or how the run is laid out is not known here.
     """
     fault: str | None = None
     try:
@@ -59,6 +60,8 @@ def identify(directory: RunDir) -> Identity:
             "started_at": fold.started_at,
             **fold.identity,
         }
+    if _is_of_later_format(spec):
+        raise DamagedError(f"{directory.spec_path}: a run of format {spec['format']}; a later flightlog can deliver it")
     run_id, project = spec["id"], spec.get("project") or "uncategorized"
     for what, value in (("id", run_id), ("project", project)):
         why = name_fault(value)
@@ -75,6 +78,11 @@ def identify(directory: RunDir) -> Identity:
         spec_fault=fault,
         writers=rundir.ended_writers(spec),
     )
+
+
+def _is_of_later_format(spec: Mapping[str, Any]) -> bool:
+    written = spec.get("format")
+    return type(written) is int and written > rundir.FORMAT
 
 
 def alive(directory: RunDir) -> bool:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import requests
-from requests.adapters import HTTPAdapter
 
-from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Client
+from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Adapter, Client
 
 _SLICE_SECONDS = 0.1
 _BURST_SECONDS = 0.25
@@ -63,7 +62,7 @@ class _Body:
         return data
 
 
-class _Adapter(HTTPAdapter):
+class _Adapter(Adapter):
     """Requests' own way of sending, with the body at a pace. Content-Length has been set from the body itself."""
 
     def __init__(self, pace: Pace) -> None:

@@ -17,6 +17,7 @@ class Standing:
 
     Attributes:
         directory, identity: the run; no identity where neither latest.spec nor the journal says which it is.
+        stuck: no sync can deliver it as it is.
         word: "pending", "running" (pending, and still being recorded), "damaged", "gone" (deleted on the server) or
             "delivered".
         note: what is to be known of it, in a few words.
@@ -28,6 +29,7 @@ class Standing:
 
     directory: RunDir
     identity: Identity | None = None
+    stuck: bool = False
     word: str = "pending"
     note: str = ""
     trouble: str | None = None
@@ -53,7 +55,8 @@ def standing(directory: RunDir, origin: str | None) -> Standing:
         _compare(found, origin)
     except (DamagedError, OSError) as error:
         words = error.strerror if isinstance(error, OSError) else None
-        found.word, found.note, found.trouble = "damaged", "cannot be delivered", words or str(error)
+        found.stuck, found.word, found.note = True, "damaged", "cannot be delivered"
+        found.trouble = words or str(error)
     return found
 
 

@@ -165,7 +165,7 @@ class Tidying:
         if self.server is not None:
             target = self.server.target(directory, identity, imported)
             try:
-                found.append((f"{self.server.origin}, asked now,", self.server.receipt(target)))
+                found.append((f"{self.server.origin} (asked now)", self.server.receipt(target)))
             except GoneError:
                 return [], f"it was deleted on {self.server.origin}; it is nobody's proof of anything"
             except PermanentError as error:

@@ -49,7 +49,7 @@ class FileDelivery:
         directory: the run directory, whose files are opened beneath `files/` only.
         run_path, project_path: the addresses of the run and its project below /api/v1.
         call: makes a request with patience.
-        advance: told of bytes that have been dealt with.
+        advance: told of bytes that have been dealt with, also by the threads that send packs.
         verify: read also those files that the server has already, as is needed before they are deleted here.
     """
 
@@ -134,7 +134,6 @@ class FileDelivery:
                     sha256 = hashlib.sha256(chunk).hexdigest()
                     parts.append((sha256, len(chunk)))
                     self._add(sha256, chunk)
-                    self._advance(len(chunk))
         except OSError as error:
             raise DamagedError(f"{where}: {error.strerror or error}") from None
         self._compare(entry, size, whole.hexdigest())
@@ -148,6 +147,7 @@ class FileDelivery:
 
     def _add(self, sha256: str, chunk: bytes) -> None:
         if sha256 in self._seen:
+            self._advance(len(chunk))
             return
         if len(self._seen) >= _SEEN:
             self._seen.clear()  # to be asked about again, no more
@@ -163,7 +163,7 @@ class FileDelivery:
         waiting = self._waiting
         if waiting.chunks:
             chunks, waiting.chunks, waiting.size = waiting.chunks, {}, 0
-            waiting.packs.append(self._lanes.send(self._project_path, chunks))
+            waiting.packs.append(self._lanes.send(self._project_path, chunks, self._advance))
         while waiting.packs and waiting.packs[0].done:
             self.sent_bytes += waiting.packs.pop(0).result()
 

@@ -87,6 +87,7 @@ class _OneRun:
     def __init__(self, progress: RunProgress, lock: threading.Lock) -> None:
         self._progress = progress
         self._lock = lock
+        self._over = False
 
     def more(self, total: int) -> None:
         with self._lock:
@@ -94,10 +95,12 @@ class _OneRun:
 
     def advance(self, size: int) -> None:
         with self._lock:
-            self._progress.advance(size)
+            if not self._over:  # packs of a run that has failed may still be under way
+                self._progress.advance(size)
 
     def end(self) -> None:
         with self._lock:
+            self._over = True
             self._progress.end()
 
 
