@@ -211,7 +211,7 @@ class Followed:
             self._pause = min(self._pause * 1.1, self._interval * _IDLE_FACTOR)
         if now - self._began_whole > _LONGEST_GAP:
             self._gap = 0.0
-        self.due = now + self._pause
+        self.due = now if self._live.is_behind else now + self._pause
 
     def _begin_following(self) -> LiveRun:
         identity = identify(self.directory)
