@@ -106,7 +106,7 @@ def ensure_run(
     elif row.deleted_at is not None and not restore:
         raise gone(run_id)
     elif alive or row.alive or row.deleted_at is not None:
-        facts = {"alive": alive, "alive_until": _believed_until(now, followed), "deleted_at": None}
+        facts: dict[str, Any] = {"alive": alive, "alive_until": _believed_until(now, followed), "deleted_at": None}
         if row.alive != alive or row.deleted_at is not None:
             facts["version"] = runs.c.version + 1
         connection.execute(runs.update().where(runs.c.id == row.id).values(facts))
