@@ -19,7 +19,7 @@ import orjson
 from .. import followed, settings
 from ..errors import NotFound
 from ..rundir import SPEC, RunDir
-from ..terminal import printable
+from ..terminal import printable, without_keys
 
 if TYPE_CHECKING:
     from ..sync.follower import Followed
@@ -244,7 +244,7 @@ class _Lines:
         """Print a line. What went wrong goes to stderr."""
         bad = event in _BAD
         if bad or not self.quiet:
-            click.echo(printable(text), err=bad)
+            click.echo(printable(without_keys(text)), err=bad)
 
     def tell(self, run: Followed, event: str) -> None:
         """A run has come to another state."""
@@ -303,7 +303,7 @@ class _JsonLines(_Lines):
             )
         else:
             facts["text"] = text
-        click.echo(orjson.dumps(facts))
+        click.echo(without_keys(orjson.dumps(facts).decode()))
 
 
 class _LogLines(_Lines):
@@ -317,5 +317,5 @@ class _LogLines(_Lines):
             if os.fstat(1).st_size > _MAX_LOG:
                 os.ftruncate(1, 0)
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            sys.stdout.write(f"{stamp} {printable(text)}\n")
+            sys.stdout.write(f"{stamp} {printable(without_keys(text))}\n")
             sys.stdout.flush()
