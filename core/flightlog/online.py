@@ -198,7 +198,7 @@ class Online:
 
 def _trouble(standing: Standing) -> str | None:
     """Return what to say of a follower that does not get on; None where it does."""
-    error = printable(standing.error or "")
+    error = printable(standing.error or "").rstrip(".")
     if standing.state == "waiting":
         return f"{error}; the run is recorded here and is delivered when the server is back."
     if standing.state == "refused":

@@ -9,6 +9,7 @@ import contextlib
 from urllib.parse import urlsplit
 
 from .errors import PermanentError
+from .terminal import without_keys
 
 
 def origin_of(url: str) -> str:
@@ -22,9 +23,19 @@ def origin_of(url: str) -> str:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
+    if without_keys(url) != url:
+        raise PermanentError(
+            f"{without_keys(_shown(url))!r} is an API key where a server's address belongs: that is "
+            "http://HOST:PORT or https://HOST, and FLIGHTLOG_API_KEY or `flightlog login` is for the key"
+        )
+    if "@" in url:
+        raise PermanentError(
+            f"{_shown(url)!r} was given with a user or a password, which is not how flightlog signs in: leave out what "
+            "stands before the @, and keep the API key by `flightlog login`"
+        )
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise PermanentError(f"{_shown(url)!r}: a server's address is http://HOST:PORT or https://HOST, without a path")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise PermanentError(f"{_shown(url)!r} is no address of a server; http://HOST:PORT or https://HOST is needed")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     usual = {"http": 80, "https": 443}[parts.scheme]
@@ -33,9 +44,10 @@ def origin_of(url: str) -> str:
 
 def _shown(url: str) -> str:
     """Return an address without what may be a password in it."""
-    scheme, separator, rest = url.rpartition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}"[:200]
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"[:200]
 
 
 def is_loopback(origin: str) -> bool:

@@ -51,7 +51,7 @@ def say(message: str) -> None:
         return
     # A closed or full stderr must not stop a training, nor one that a signal handler finds in the midst of a write.
     with contextlib.suppress(Exception):
-        sys.stderr.write(f"flightlog: {printable(message[:_LONGEST])}\n")
+        sys.stderr.write(f"flightlog: {printable(without_keys(message)[:_LONGEST])}\n")
         sys.stderr.flush()
 
 
@@ -66,7 +66,7 @@ def redraw(line: str) -> None:
     """Draw a line over the one that was drawn before, for whoever watches; an empty one takes it away."""
     if is_watched():
         with contextlib.suppress(Exception):
-            sys.stderr.write(f"\r\x1b[K{f'flightlog: {printable(line[:200])}' if line else ''}")
+            sys.stderr.write(f"\r\x1b[K{f'flightlog: {printable(without_keys(line)[:200])}' if line else ''}")
             sys.stderr.flush()
 
 

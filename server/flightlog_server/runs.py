@@ -20,6 +20,9 @@ from .store.schema import members, projects, runs, users, workspaces, writers
 
 # Written on the page's side of a run that does not say how it ended, and whose process is gone.
 CRASHED = "crashed"
+# A recorder writes a heartbeat every 30 s, which a follower passes on at once. What a plain sync saw alive may be
+# synced again by the hour.
+_FOLLOWED_SECONDS, _SYNCED_SECONDS = 300.0, 2 * 3600.0
 
 
 def project_row(connection: Connection, account: Account, workspace: str, project: str, *, role: str = "viewer") -> Any:
@@ -56,9 +59,14 @@ def ensure_run(
     run_id: str,
     *,
     alive: bool,
+    followed: bool = False,
     restore: bool = False,
 ) -> Any:
     """Return a run's row, made if this is the first that is heard of it; note whether it is alive.
+
+    Args:
+        alive: as the client sees it now. followed: the client goes on following it, so that its heartbeats arrive.
+        restore: bring it back where it was deleted.
 
     Raises:
         ApiError: the account may not write there; 410 where the run was deleted, unless it is to be restored.
@@ -81,6 +89,7 @@ def ensure_run(
                 tags=[],
                 state="running",
                 alive=alive,
+                alive_until=_believed_until(now, followed),
                 config={},
                 summary={},
                 step=0,
@@ -96,10 +105,31 @@ def ensure_run(
         row = connection.execute(sa.select(runs).filter_by(**key)).one()
     elif row.deleted_at is not None and not restore:
         raise gone(run_id)
-    elif row.alive != alive or row.deleted_at is not None:
-        facts = {"alive": alive, "deleted_at": None, "version": runs.c.version + 1}
+    elif alive or row.alive or row.deleted_at is not None:
+        facts: dict[str, Any] = {"alive": alive, "alive_until": _believed_until(now, followed), "deleted_at": None}
+        if row.alive != alive or row.deleted_at is not None:
+            facts["version"] = runs.c.version + 1
         connection.execute(runs.update().where(runs.c.id == row.id).values(facts))
     return row
+
+
+def _believed_until(now: float, followed: bool) -> float:
+    return now + (_FOLLOWED_SECONDS if followed else _SYNCED_SECONDS)
+
+
+def heard_of(connection: Connection, before: Any, *, followed: bool) -> None:
+    """Note that records of a run have arrived, if they have: by this machine's clock, its journal has grown.
+
+    Args:
+        before: the run's row before they were stored. followed: they come as they are recorded, so that it is alive,
+            whatever somebody who syncs another part of the run may have said.
+    """
+    until = _believed_until(time.time(), followed=True)
+    query = runs.update().where(runs.c.id == before.id, runs.c.version > before.version)
+    if followed:
+        connection.execute(query.values(alive=True, alive_until=until))
+    else:
+        connection.execute(query.where(runs.c.alive_until < until).values(alive_until=until))
 
 
 def gone(run_id: str) -> ApiError:
@@ -120,9 +150,10 @@ def rewinds_of(connection: Connection, run_row_id: int) -> Rewinds:
 def shown_state(row: Any) -> str:
     """Return a run's state as people see it: one that says "running" and is not alive has crashed.
 
-    Or its machine was taken away, if it had said that this was coming.
+    So has one of which nothing has come for too long, until something does. Or its machine was taken away, if it had
+    said that this was coming.
     """
-    if row.state != "running" or row.alive:
+    if row.state != "running" or (row.alive and row.alive_until > time.time()):
         return str(row.state)
     return "preempted" if row.preempting else CRASHED
 
@@ -189,7 +220,7 @@ def list_runs(connection: Connection, project_id: int, limit: int, offset: int) 
 
 def list_projects(connection: Connection, account: Account) -> list[dict[str, Any]]:
     """Return the projects an account may see, the newest activity first."""
-    running = sa.case((sa.and_(runs.c.state == "running", runs.c.alive), 1), else_=0)
+    running = sa.case((sa.and_(runs.c.state == "running", runs.c.alive, runs.c.alive_until > time.time()), 1), else_=0)
     query = (
         sa.select(
             workspaces.c.name.label("workspace"),

@@ -339,9 +339,35 @@ def test_a_netrc_neither_replaces_nor_lends_a_key(server: Server, home: Path, pl
 def test_a_password_in_an_address_is_not_repeated(home: Path, place: Path, run_id: str) -> None:
     """An address with a user and a password is refused without them in the text."""
     recorded(place, run_id)
-    for url in ("https://user:hunter2@example.org", "https://user:hunter2@example.org/path"):
+    for url in (
+        "https://user:hunter2@example.org",
+        "https://user:hunter2@example.org/path",
+        "https://user:/hunter2@example.org",
+        "https://:hunter2@example.org",
+        "user:hunter2?@example.org",
+    ):
         said = quick("sync", place, "--server", url, home=home, FLIGHTLOG_API_KEY="fl_00000000_x")
         assert said.code == 1 and "hunter2" not in said.err + said.out and "example.org" in said.err, said
+
+
+def test_a_key_in_the_place_of_an_address_is_not_repeated_nor_looked_up(home: Path, place: Path, run_id: str) -> None:
+    """FLIGHTLOG_BASE_URL and FLIGHTLOG_API_KEY exchanged: what it should be is said, by sync and by a training."""
+    recorded(place, run_id)
+    for url in ("fl_0123abcd_hunter2hunter2", "https://fl_0123abcd_hunter2hunter2"):
+        said = quick("sync", place, home=home, FLIGHTLOG_BASE_URL=url)
+        assert said.code == 1 and "hunter2" not in said.err and "address" in said.err, said
+        more = {"FLIGHTLOG_BASE_URL": url, "FLIGHTLOG_API_KEY": "https://example.org", "FLIGHTLOG_DIR": str(place)}
+        words = [sys.executable, "-c", "import flightlog; flightlog.init(); flightlog.finish()"]
+        done = subprocess.run(words, env=environment(home, **more), cwd=home, capture_output=True, text=True)
+        assert "hunter2" not in done.stderr and "recorded offline" in done.stderr and done.returncode == 0, done
+
+
+def test_what_a_training_says_shows_no_key(capfd: pytest.CaptureFixture[str]) -> None:
+    """A server's error that repeats the key, say, as its follower leaves it for the training."""
+    from flightlog.terminal import say
+
+    say("warning: refused: Bearer fl_0123abcd_SecretSecretSecret")
+    assert "Secret" not in capfd.readouterr().err
 
 
 # -- never seen --------------------------------------------------------------------------------------------------------

@@ -325,3 +325,23 @@ def test_a_follower_that_nobody_has_buried_is_not_waited_for(tmp_path: Path) -> 
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert not standing.is_running
+
+
+def test_a_run_that_logs_without_a_pause_does_not_hold_up_its_files(
+    server: Server, trainings: Trainings, run_id: str, tmp_path: Path
+) -> None:
+    """Before it ends its text is on the server, and the training can see that its follower gets on."""
+    script = """
+    flightlog.init()
+    while not os.path.exists("go"):
+        flightlog.log({"loss": 1})
+        if flightlog.run.step == 1000:
+            flightlog.log({"note": flightlog.Text("hello")})
+    """
+    training = trainings.start(script, run_id, server)
+    files = "SELECT path FROM files f JOIN runs r ON f.run_id = r.id WHERE r.run_id = ? AND path LIKE '%media%'"
+    until(lambda: server.query(files, run_id))
+    until(lambda: training.follower is not None and training.follower.state == "following")
+    (tmp_path / "home" / "go").touch()
+    assert training.wait().code == 0
+    assert training.is_delivered(server)

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from ..server.tools import Server, begin, command, environment, line, local_journal, logs, run_dir
+from flightlog.process import hostname
+
+from ..server.tools import Server, begin, command, environment, line, local_journal, logs, quick, run_dir
 from .tools import Trainings, until
 
 FINISH = line(22, "finish", {"state": "finished"})
@@ -213,3 +215,71 @@ def test_ctrl_c_ends_it_as_sigterm_does(watch: Any, place: Path, run_id: str) ->
     until(lambda: watching.told("delivered", run_id))
     watching.process.send_signal(signal.SIGINT)
     assert watching.process.wait(30) == 0
+
+
+def test_the_options_of_a_sync_hold_for_a_watch(server: Server, watch: Any, place: Path, run_id: str) -> None:
+    """Workspace, project, uploads and bandwidth: also for what is sent as it grows."""
+    run = run_dir(place / "run-x", run_id, {"w" * 16: [begin(run_id), *logs(2, 9)]}, finished=False)
+    words = ("--workspace", "admin", "--project", "other", "-n", "1", "--bandwidth", "5M")
+    watching = watch(place, *words)
+    until(lambda: watching.told("following", run_id))
+    with (run / "files" / "journal" / ("w" * 16) / "000001.jsonl").open("ab") as file:
+        file.write(b"".join(logs(10, 30)))
+    until(lambda: server.journal(run_id) == local_journal(run))
+    watching.stop()
+    assert server.api("GET", f"runs/admin/other/{run_id}").status == 200
+    assert server.api("GET", f"runs/admin/p/{run_id}").status == 404
+
+
+def test_a_watch_with_clean_deletes_what_is_proven_and_nothing_else(
+    server: Server, watch: Any, place: Path, run_id: str
+) -> None:
+    """A finished run goes, one that still runs and one that just crashed stay; it says so, and the status is 0."""
+    done = run_dir(place / "run-done", f"{run_id}done")
+    names = {"running": {"host": "elsewhere"}, "crashed": {"host": hostname(), "pid": 0}}
+    for name, spec in names.items():
+        lines = {"w" * 16: [begin(f"{run_id}{name}"), *logs(2, 9)]}
+        run_dir(place / f"run-{name}", f"{run_id}{name}", lines, finished=False, spec=spec)
+    watching = watch(place, "--clean")
+    until(lambda: watching.told("cleaned", f"{run_id}done"))
+    until(lambda: watching.told("following", f"{run_id}running"))
+    until(lambda: watching.told("delivered", f"{run_id}crashed"))
+    assert watching.stop() == 0
+    assert not done.exists() and (place / "run-running").exists() and (place / "run-crashed").exists()
+    assert (place / ".delivered" / f"{run_id}done.spec").exists()
+    [kept] = [e["kept"] for e in watching.events() if e["event"] == "delivered" and e["id"] == f"{run_id}crashed"]
+    assert "24 hours" in kept
+    assert not watching.told("missing")
+
+
+def test_a_watch_that_is_quiet_tells_only_what_went_wrong(watch: Any, place: Path, run_id: str) -> None:
+    """As JSON, too."""
+    run_dir(place / "run-good", f"{run_id}good")
+    run_dir(place / "run-torn", f"{run_id}torn", {"w" * 16: [begin(f"{run_id}torn"), *logs(3, 9), FINISH]})
+    watching = watch(place, "--quiet", "--until-finished")
+    assert watching.process.wait(30) == 3
+    assert {e["event"] for e in watching.events()} <= {"damaged", "failed"} and watching.told(
+        "damaged", f"{run_id}torn"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--watch", "--id", "x"),
+        ("--watch", "--dry-run"),
+        ("--watch", "--include-synced"),
+        ("--watch", "--restore-deleted"),
+        ("--watch", "--timeout", "9"),
+        ("--watch", "--keep-artifacts"),
+        ("--interval", "9"),
+        ("--until-finished",),
+        ("--all-users",),
+        ("--give-up-after", "9"),
+    ],
+)
+def test_no_option_is_passed_over_in_silence(words: tuple[str, ...], place: Path, home: Path) -> None:
+    """What a watch has no use for is refused with the reason, and so is what only a watch has."""
+    said = quick("sync", *words, place, home=home)
+    assert said.code == 2 and said.err.count("\n") == 1, said
+    assert words[-1 if words[-1].startswith("--") else -2] in said.err

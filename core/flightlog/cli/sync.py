@@ -30,6 +30,14 @@ from .watching import Watching, run_watch, watch_options
 
 # Less than this a server that works may need for an answer.
 _SHORTEST_WAIT = 10.0
+# By parameter: the option, and why a watch has no use for it.
+_NOT_WITH_WATCH = {
+    "run_id": ("--id", "it would make one run of all that are found; name it in a plain `flightlog sync`"),
+    "dry_run": ("--dry-run", "`flightlog status` and `flightlog sync --dry-run` say what is pending now"),
+    "include_synced": ("--include-synced", "a watch asks the server about each run that it finds anyway"),
+    "restore_deleted": ("--restore-deleted", "what is deleted on the server would come back again and again"),
+    "timeout": ("--timeout", "it goes on trying; --give-up-after limits that for runs that have ended"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +129,7 @@ def sync(
     )
     if watching.watch:
         click.get_current_context().exit(_watch(paths, server, watching, wishes))
+    _refuse_without_watch()
     bundles, places = _told_apart(paths)
     _check(wishes, bundles)
     runs = find_runs(places) if places or not bundles else []
@@ -146,15 +155,43 @@ def sync(
 
 def _watch(paths: Sequence[Path], server: str | None, watching: Watching, wishes: Wishes) -> int:
     """Go on delivering until stopped. Returns the exit status."""
-    for option in ("project", "run_id", "clean", "dry_run", "include_synced", "restore_deleted", "bandwidth"):
-        if getattr(wishes, option):
-            name = "id" if option == "run_id" else option.replace("_", "-")
-            raise UsageError(f"--watch cannot be combined with --{name}")
+    _refuse_with_watch()
+    _check(wishes, ())
     chosen = keys.choose_server(settings.load(), server)
     key = keys.find_key(chosen)
-    return run_watch(
-        paths, chosen, key, watching, workspace=wishes.workspace, as_json=wishes.as_json, quiet=wishes.quiet
+    from ..sync import watch
+    from ..sync.link import Link
+
+    connect = Pace(wishes.bandwidth).connect if wishes.bandwidth else Client
+    link = Link(chosen, key, wishes.workspace, connect, wishes.project)
+    wanted = watch.Wishes(
+        watching.interval,
+        watching.until_finished,
+        watching.all_users,
+        watching.give_up_after,
+        wishes.uploads,
+        wishes.clean,
+        wishes.keep_artifacts,
     )
+    return run_watch(paths, link, wanted, follower=watching.follower, as_json=wishes.as_json, quiet=wishes.quiet)
+
+
+def _is_given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) == click.core.ParameterSource.COMMANDLINE
+
+
+def _refuse_with_watch() -> None:
+    """Refuse options that mean nothing to a watch, and say why."""
+    for option, (name, why) in _NOT_WITH_WATCH.items():
+        if _is_given(option):
+            raise UsageError(f"--watch cannot be combined with {name}: {why}")
+
+
+def _refuse_without_watch() -> None:
+    """Refuse options that only a watch has."""
+    for option in Watching._fields:
+        if option != "watch" and _is_given(option):
+            raise UsageError(f"--{option.replace('_', '-')} is for --watch; add that")
 
 
 def _told_apart(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -18,9 +18,8 @@ import orjson
 
 from .. import followed, settings
 from ..errors import NotFound
-from ..keys import Server
 from ..rundir import SPEC, RunDir
-from ..terminal import printable
+from ..terminal import printable, without_keys
 
 if TYPE_CHECKING:
     from ..sync.follower import Followed
@@ -93,11 +92,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 def run_watch(
     paths: Sequence[Path],
-    server: Server,
-    key: str,
-    watching: Watching,
+    link: Link,
+    wishes: Wishes,
     *,
-    workspace: str | None,
+    follower: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -105,8 +103,8 @@ def run_watch(
 
     Args:
         paths: runs, and folders that hold some; without them those that `flightlog sync` looks at.
-        server: where to. key: the API key for it. workspace: where all runs go; None where each goes where it says.
-        watching: what the options say.
+        link: the way to the server. wishes: what is to be done.
+        follower: this is the follower of an online run.
         as_json: print one JSON object a line. quiet: print only what went wrong.
 
     Returns:
@@ -116,16 +114,13 @@ def run_watch(
         NotFound: a path does not exist.
     """
     places = _places(paths)
-    from ..sync.link import Link
-    from ..sync.watch import Watch, Wishes
-
-    wishes = Wishes(watching.interval, watching.until_finished, watching.all_users, watching.give_up_after)
-    link = Link(server, key, workspace)
-    if watching.follower:
+    if follower:
         return _follow(RunDir(places[0]), link, wishes)
-    lines = _JsonLines() if as_json else _Lines(quiet)
+    from ..sync.watch import Watch
+
+    lines = (_JsonLines if as_json else _Lines)(quiet)
     watch = Watch(places, link, wishes, lines.tell, lines.each_round)
-    lines.say("watching", f"watching {', '.join(map(str, places))} for {server.origin}")
+    lines.say("watching", f"watching {', '.join(map(str, places))} for {link.server.origin}")
     _run(watch)
     lines.end(watch)
     return watch.exit_status
@@ -235,18 +230,21 @@ def _stoppable() -> Iterator[None]:
 # -- lines -------------------------------------------------------------------------------------------------------------
 
 
+_BAD = frozenset(("failed", "damaged", "waiting", "refused", "given up"))
+
+
 class _Lines:
-    """Prints a line for each thing that happens."""
+    """Prints a line for each thing that happens; `quiet`: only what went wrong."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+        self.quiet = quiet
         self._down = False
 
     def say(self, event: str, text: str, run: Followed | None = None) -> None:
         """Print a line. What went wrong goes to stderr."""
-        bad = event in ("failed", "damaged", "waiting", "refused", "given up")
-        if bad or not self._quiet:
-            click.echo(printable(text), err=bad)
+        bad = event in _BAD
+        if bad or not self.quiet:
+            click.echo(printable(without_keys(text)), err=bad)
 
     def tell(self, run: Followed, event: str) -> None:
         """A run has come to another state."""
@@ -260,7 +258,10 @@ class _Lines:
         if event == "delivered":
             ended = f"{run.ended}, " if run.ended else ""
             amount = f"{run.records:,} records" if run.records else "up to date"
-            return f": {ended}{amount}  {run.url}"
+            kept = f"  (kept here: {run.kept})" if run.kept else ""
+            return f": {ended}{amount}  {run.url}{kept}"
+        if event == "cleaned":
+            return f"  {run.directory.path}"
         return f"  {run.url or run.directory.path}"
 
     def each_round(self, watch: Watch) -> None:
@@ -285,10 +286,9 @@ class _Lines:
 class _JsonLines(_Lines):
     """Prints one JSON object a line."""
 
-    def __init__(self) -> None:
-        super().__init__(quiet=False)
-
     def say(self, event: str, text: str, run: Followed | None = None) -> None:
+        if self.quiet and event not in _BAD:
+            return
         facts: dict[str, Any] = {"event": event.replace(" ", "_"), "t": time.time()}
         if run is not None:
             facts.update(
@@ -299,10 +299,11 @@ class _JsonLines(_Lines):
                 records=run.records,
                 url=run.url or None,
                 error=run.error,
+                kept=run.kept,
             )
         else:
             facts["text"] = text
-        click.echo(orjson.dumps(facts))
+        click.echo(without_keys(orjson.dumps(facts).decode()))
 
 
 class _LogLines(_Lines):
@@ -316,5 +317,5 @@ class _LogLines(_Lines):
             if os.fstat(1).st_size > _MAX_LOG:
                 os.ftruncate(1, 0)
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            sys.stdout.write(f"{stamp} {printable(text)}\n")
+            sys.stdout.write(f"{stamp} {printable(without_keys(text))}\n")
             sys.stdout.flush()

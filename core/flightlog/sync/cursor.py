@@ -32,6 +32,9 @@ class Cursor:
     Args:
         folder: the writer's folder.
         last: the last seq that is known already.
+
+    Attributes:
+        at_end: the newest segment has been read as far as it went.
     """
 
     def __init__(self, folder: Path, last: int) -> None:
@@ -41,7 +44,7 @@ class Cursor:
         self._offset = 0
         self._seen: tuple[int, int] | None = None
         self._grew = 0.0
-        self._at_end = False
+        self.at_end = True
 
     @property
     def _path(self) -> Path:
@@ -56,9 +59,9 @@ class Cursor:
         while True:
             following = (self.folder / f"{self._segment + 1:06d}.jsonl").exists()  # asked first: then this one is whole
             lines = self._read_segment()
-            if lines or (self._at_end and not following):
+            if lines or (self.at_end and not following):
                 return lines
-            if self._at_end:
+            if self.at_end:
                 self._segment += 1
                 self._offset, self._seen = 0, None
 
@@ -71,9 +74,9 @@ class Cursor:
             now = time.monotonic()
             if (facts.st_size, facts.st_mtime_ns) != self._seen:
                 self._seen, self._grew = (facts.st_size, facts.st_mtime_ns), now
-            elif self._at_end and now - self._grew > _UNSETTLED_SECONDS:
+            elif self.at_end and now - self._grew > _UNSETTLED_SECONDS:
                 return []
-            self._at_end = True
+            self.at_end = True
             if facts.st_size == self._offset:
                 return []
             with open_regular(self._path) as file:
@@ -81,11 +84,11 @@ class Cursor:
         except FileNotFoundError:
             if self._seen is not None or self.last:
                 raise OutOfStep(f"{self._path} is not there any more") from None
-            self._at_end = True
+            self.at_end = True
             return []
-        self._at_end = self._offset + len(data) >= facts.st_size
+        self.at_end = self._offset + len(data) >= facts.st_size
         lines, used = self._take(data)
-        if not used and not self._at_end:  # megabytes that are no line
+        if not used and not self.at_end:  # megabytes that are no line
             used = data.rfind(b"\n") + 1 or len(data)
         self._offset += used
         return lines

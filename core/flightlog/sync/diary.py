@@ -10,6 +10,7 @@ from dataclasses import replace
 from .. import followed
 from ..process import birth_of, hostname
 from ..rundir import RunDir
+from ..terminal import without_keys
 from .watch import Watch
 
 _PAUSE = 2.0
@@ -48,7 +49,7 @@ class Diary:
         standing = replace(
             self._written,
             state=state,
-            error=error,
+            error=without_keys(error) if error else error,
             url=run.url,
             records=run.records,
             sent=watch.progress.sent,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from .. import rundir
@@ -34,7 +35,7 @@ _SHORTEST_GAP, _LONGEST_GAP = 2.0, 300.0
 _REFUSED_SECONDS = 300.0  # what only somebody else can mend
 
 Tell = Callable[["Followed", str], None]
-OVER = frozenset(("delivered", "damaged", "gone", "missing", "given up"))
+OVER = frozenset(("delivered", "cleaned", "damaged", "gone", "missing", "given up"))
 
 
 class Followed:
@@ -44,14 +45,15 @@ class Followed:
         directory: the run directory.
         link: the way to the server.
         interval: seconds between two looks at its journal.
-        tell: called with this and a word for each thing that happens: "found", "following", "delivered", "damaged",
-            "failed", "gone", "missing", "given up".
+        tell: called with this and a word for each thing that happens: "found", "following", "delivered", "cleaned",
+            "damaged", "failed", "gone", "missing", "given up".
         give_up_after: seconds for which to go on trying once the run has ended; None for ever.
 
     Attributes:
         state: "pending", "following", "failed" (tried again later), or one of `OVER`.
         error: what is the matter, in words.
         ended: how the run ended, as far as is known: None while it goes on.
+        kept: why it was not deleted from this disk, where that was wished.
         as_of: the `updated_at` of the latest.spec before the last whole sync that delivered everything.
         due: when it wants to be called again, by the monotonic clock.
     """
@@ -63,6 +65,7 @@ class Followed:
         self.state = "pending"
         self.error: str | None = None
         self.ended: str | None = None
+        self.kept: str | None = None
         self.name = directory.path.name
         self.run_id: str | None = None
         self.url = ""
@@ -106,7 +109,7 @@ class Followed:
         """Whether nothing waits here that the server could still be given."""
         if self.state == "following":
             return self._live is not None and self._live.caught_up
-        return self.state in ("delivered", "gone", "missing")
+        return self.state in ("delivered", "cleaned", "gone", "missing")
 
     def wants_whole(self, now: float) -> bool:
         """Tell whether a whole sync should be made now."""
@@ -161,7 +164,10 @@ class Followed:
             self._be_over("gone", now)
         elif self._ended_whole is not None:
             self.as_of = self._as_of_whole
+            self.kept = outcome.cleaned.reason if outcome.cleaned else None
             self._be_over("damaged" if outcome.status == "damaged" else "delivered", now)
+            if outcome.cleaned and outcome.cleaned.reason is None:
+                self._be_over("cleaned", now)
         elif self.ended is not None:
             self._whole_at = now  # it ended meanwhile: once more, for a receipt of all
         else:
@@ -211,10 +217,11 @@ class Followed:
             self._pause = min(self._pause * 1.1, self._interval * _IDLE_FACTOR)
         if now - self._began_whole > _LONGEST_GAP:
             self._gap = 0.0
-        self.due = now + self._pause
+        self.due = now if self._live.is_behind else now + self._pause
 
     def _begin_following(self) -> LiveRun:
-        identity = identify(self.directory)
+        own = identify(self.directory)
+        identity = replace(own, project=self._link.project or own.project)
         workspace = self._link.workspace_of(identity.workspace)
         link = self._link
         live = LiveRun(link.client, self.directory, identity, workspace, link.connect, link.key)
@@ -333,7 +340,7 @@ class Followed:
     def _look_for_more(self, now: float) -> None:
         """A run that is over may be continued: latest.spec is written then, or its journal grows."""
         self.due = now + self._pause_when_over(now)
-        if self.state in ("gone", "missing", "given up"):
+        if self.state in ("cleaned", "gone", "missing", "given up"):
             return
         grown = self._changed() != self._over_changed
         is_uncertain = self.ended == "crashed" or self._spec.get("rank") is not None

@@ -19,7 +19,7 @@ class Link:
 
     Args:
         server: the server. key: the API key for it.
-        workspace: the workspace that all runs go to; None where each goes where it says.
+        workspace, project: what all runs go to; None where each goes where it says.
         connect: makes a client.
 
     Attributes:
@@ -28,10 +28,18 @@ class Link:
         down: why it cannot be reached, since more than a moment; None while it can.
     """
 
-    def __init__(self, server: Server, key: str, workspace: str | None, connect: Connect = Client) -> None:
+    def __init__(
+        self,
+        server: Server,
+        key: str,
+        workspace: str | None,
+        connect: Connect = Client,
+        project: str | None = None,
+    ) -> None:
         self.server = server
         self.key = key
         self.workspace = workspace
+        self.project = project
         self.connect = connect
         self.client = connect(server.origin, key)
         self.refused: str | None = None

@@ -78,7 +78,7 @@ class LiveRun:
 
     def begin(self) -> None:
         """Ask the server how far it is. Raises as the client does."""
-        answer = self._client.json("PUT", self._run_path, json={"alive": True})
+        answer = self._client.json("PUT", self._run_path, json={"alive": True, "followed": True})
         with self._client.understood():
             self._there = {name: WriterState.from_json(state) for name, state in answer["writers"].items()}
             self.url = self._client.origin + str(answer["run"]["url"])
@@ -86,22 +86,34 @@ class LiveRun:
     def round(self) -> int:
         """Send what has been recorded since the last call; return how many records that were.
 
+        Of each writer it is one request's worth: one that writes without a pause must not hold up the others, nor the
+        files that its records name.
+
         Raises:
             OutOfStep, PermanentError: only a whole sync can go on. RetryableError: as the client says.
         """
         self._look_for_writers()
         before = self.records
         named = Named()
-        for writer in self._writers.values():
-            while writer.has_news():
-                self._send(writer, named)
-        self.files.offer(named)
+        try:
+            for writer in self._writers.values():
+                if writer.has_news():
+                    self._send(writer, named)
+        finally:
+            self.files.offer(named)  # of the records that have arrived, whatever became of the rest
         return self.records - before
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to be sent at once."""
+        return any(not writer.cursor.at_end for writer in self._writers.values())
 
     @property
     def caught_up(self) -> bool:
         """Whether all that was read has arrived."""
-        return not self.files.busy and not any(writer.waiting for writer in self._writers.values())
+        return (
+            not self.is_behind and not self.files.busy and not any(writer.waiting for writer in self._writers.values())
+        )
 
     def _look_for_writers(self) -> None:
         """Take up the writers that have begun since; their folder is listed only when it has changed."""
@@ -124,7 +136,7 @@ class LiveRun:
             "POST",
             f"{self._run_path}/records/{path_of(writer.cursor.folder.name)}",
             data=body,
-            params={"first": lines[0].seq, "before": writer.digest},
+            params={"first": lines[0].seq, "before": writer.digest, "followed": "true"},
         )
         if answer.get("next") != lines[-1].seq + 1 or not isinstance(answer.get("digest"), str):
             raise OutOfStep(f"{self._client.origin} is further than this copy of the run")

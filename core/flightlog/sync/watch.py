@@ -56,12 +56,18 @@ class Wishes(NamedTuple):
         until_finished: end when all runs that there are have ended and are delivered.
         all_users: follow also runs that belong to somebody else.
         give_up_after: seconds for which to go on trying once a run has ended; None for ever.
+        uploads: how many uploads a whole sync has under way at once.
+        clean_up: delete from this disk runs that have ended, once the server has proven to hold them.
+        keep_artifacts: of that, leave the files of artifacts.
     """
 
     interval: float
     until_finished: bool = False
     all_users: bool = False
     give_up_after: float | None = None
+    uploads: int = session.DEFAULT_UPLOADS
+    clean_up: bool = False
+    keep_artifacts: bool = False
 
 
 class Watch:
@@ -122,7 +128,7 @@ class Watch:
             run = Followed(directory, self.link, self._wishes.interval, self._tell, self._wishes.give_up_after)
             self.runs[directory.path] = run
             run.step(now)
-        for run in [run for run in self.runs.values() if run.state == "missing"]:
+        for run in [run for run in self.runs.values() if run.state in ("missing", "cleaned")]:
             del self.runs[run.directory.path]
             self._finder.forget(run.directory)
 
@@ -136,14 +142,16 @@ class Watch:
         wanting = [run for run in self.runs.values() if run.wants_whole(now)]
         # Those that are still running come first; a large old one must not hold them up.
         wanting.sort(key=lambda run: run.ended is not None)
-        wanting = wanting[:_AT_ONCE]
+        # Only those that have ended may be cleaned, for which all that they hold is read once more.
+        wanting = [run for run in wanting if (run.ended is None) == (wanting[0].ended is None)][:_AT_ONCE]
         if wanting:
             for run in wanting:
                 run.begin_whole()
             self._working += 1
-            threading.Thread(target=self._work, args=(wanting,), name="flightlog-sync", daemon=True).start()
+            clean_up = self._wishes.clean_up and wanting[0].ended is not None
+            threading.Thread(target=self._work, args=(wanting, clean_up), name="flightlog-sync", daemon=True).start()
 
-    def _work(self, runs: Sequence[Followed]) -> None:
+    def _work(self, runs: Sequence[Followed], clean_up: bool) -> None:
         left = {run.directory.path: run for run in runs}
 
         def done(result: session.Result) -> None:
@@ -156,6 +164,10 @@ class Watch:
                 self.link.server,
                 self.link.key,
                 workspace=self.link.workspace,
+                project=self.link.project,
+                uploads=self._wishes.uploads,
+                clean_up=clean_up,
+                keep_artifacts=self._wishes.keep_artifacts,
                 patience=Patience(_PATIENCE, self.link.hesitates),
                 connect=self.link.connect,
                 progress=self.progress,

@@ -37,7 +37,7 @@ from .. import files, ingest, parcels
 from ..accounts import Account
 from ..errors import ApiError, malformed, not_found
 from ..holdings import held
-from ..runs import ensure_run, project_row, run_row, show
+from ..runs import ensure_run, heard_of, project_row, run_row, show
 from ..store import folding, packs
 from .common import AccountOf, Json, Parts, PartsOf
 
@@ -53,6 +53,7 @@ class Register(BaseModel):
     """What a client says of a run before it delivers it."""
 
     alive: bool
+    followed: bool = False
     restore: bool = False
 
 
@@ -107,7 +108,8 @@ def register(
         if fault:
             raise malformed(f"The {what} {name!r} cannot be used: {fault}.")
     with parts.database.write() as connection:
-        row = ensure_run(connection, account, workspace, project, run_id, alive=body.alive, restore=body.restore)
+        said = {"alive": body.alive, "followed": body.followed, "restore": body.restore}
+        row = ensure_run(connection, account, workspace, project, run_id, **said)
         states = ingest.writer_states(connection, row.id)
         shown = show(connection, row.id)
     return {"run": shown, "writers": {name: state.to_json() for name, state in states.items()}}
@@ -164,6 +166,7 @@ async def records(
     before: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
     lost: Annotated[str, Query(max_length=400_000)] = "",
     base: Annotated[str | None, Query(max_length=200)] = None,
+    followed: bool = False,
 ) -> dict[str, Any]:
     """Store a batch of a writer's lines (zstd), from seq `first`, where `before` is the digest of all before that."""
     fault = name_fault(writer.replace("~", "-"))
@@ -184,6 +187,7 @@ async def records(
         with database.write() as connection:
             row = run_row(connection, account, workspace, project, run_id, role="member")
             state = ingest.store(connection, objects, row, writer, batch)
+            heard_of(connection, row, followed=followed)
             due = folding.is_due(connection, row.id, ended=_ENDS in batch.lines[-_TAIL:])
         if due:
             _fold(parts, row.project_id)

@@ -137,6 +137,8 @@ runs = Table(
     Column("command", JSON),
     Column("state", String(16), nullable=False),  # as its records say
     Column("alive", Boolean, nullable=False),  # as the last sync saw it; a run that is neither alive nor ended crashed
+    # By the server's clock: if nothing of it arrives until then, it is not alive any more.
+    Column("alive_until", Float(53), nullable=False, server_default=text("0")),
     Column("config", Values, nullable=False),
     Column("summary", Values, nullable=False),
     Column("step", BigInteger, nullable=False),
