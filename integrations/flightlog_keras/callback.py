@@ -276,11 +276,16 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             values = {**self._rates(), **logs}  # what ReduceLROnPlateau has put in is the rate before it changed it
             self._define(values)
             values.update(self._speed.rest(self._samples))
-            if self._predictions is not None:
-                values["predictions"] = self._predictions.table(self.model)
-            self._training.log(values, self._axis.step, epoch=epoch + 1)
+            self._training.log({**values, **self._table()}, self._axis.step, epoch=epoch + 1)
             self._seen, self._is_over = logs, True
             self._settle_saved(logs)
+
+    def _table(self) -> dict[str, Any]:
+        """Return the predictions to record; none where the model does not take the samples: the metrics go on."""
+        if self._predictions is not None:
+            with contained("the table of predictions"):
+                return {"predictions": self._predictions.table(self.model)}
+        return {}
 
     def _define(self, names: Mapping[str, Any]) -> None:
         """Have the metrics of epochs drawn over the epoch; those of batches stand over the step."""
@@ -384,11 +389,12 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             run.rewind(self._axis.step)
         if is_back or (is_new and run.resumed):
             self._recall_best()
-        self._describe(model)
         for one in self._list:
             saving.lend(one, model, self._was_saved)
         for backup in self._backups():
             self._leave_marker(os.fspath(backup.backup_dir), known if known is not None else self._axis.step)
+        with contained("describing the model"):
+            self._describe(model)
 
     def _join_run(self) -> None:
         """Have a run for an evaluation: the one that is open, or the one that saved the model."""

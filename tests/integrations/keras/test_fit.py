@@ -417,3 +417,31 @@ def test_the_context_manager_knows_the_exception(fit: Fit, only_run: OnlyRun, re
     assert only_run().state == "failed"
     (end,) = records("finish")
     assert end["error"]["message"] == "no room" and "on_epoch_end" in end["error"]["traceback"]
+
+
+def test_a_schedule_without_a_config_is_described_by_its_class(fit: Fit, only_run: OnlyRun) -> None:
+    """A schedule of the user's own that Keras cannot serialize: the run has its class and rates, and all else."""
+
+    class Rising(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            return 0.001 * keras.ops.cast(step, "float32")
+
+    cb = FlightlogCallback()
+    fit(classifier(keras.optimizers.SGD(Rising())), cb)
+    cb.finish()
+    assert only_run().config["optimizers"][0]["class"] == "SGD"
+    assert only_run().config["schedulers"][0]["class"] == "Rising"
+    assert rows(only_run(), "learning_rate") == pytest.approx({8: 0.008, 16: 0.016})
+
+
+def test_what_cannot_be_described_costs_no_checkpoint_and_no_metric(
+    fit: Fit, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Facts of a model that cannot be told, and samples that it does not take: all else is recorded, files are kept."""
+    monkeypatch.setattr(terminal, "raise_internal_errors", False)
+    cb = FlightlogCallback(artifact="m", predictions=(np.zeros((4, 9), "float32"), np.zeros(4, "int32")))
+    monkeypatch.setattr("flightlog_keras.facts.model_facts", lambda model: 1 // 0)
+    fit(classifier(), cb, keras.callbacks.ModelCheckpoint("m.keras", "loss"))
+    cb.finish()
+    assert list(rows(only_run(), "loss")) == [8, 16] and list(rows(only_run(), "epoch").values()) == [1, 2]
+    assert flightlog.Api("flightlog").artifact("uncategorized/m:best").metadata["step"] == 16
