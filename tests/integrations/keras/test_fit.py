@@ -18,6 +18,7 @@ from flightlog import terminal
 from flightlog.errors import UsageError
 from flightlog.reading.views import RunView
 from flightlog_keras import FlightlogCallback
+from flightlog_keras.predictions import Predictions
 
 from .conftest import classifier, samples
 
@@ -388,6 +389,13 @@ def test_misuse_is_refused_when_the_callback_is_made() -> None:
     for wrong in ({"log_every": 0}, {"checkpoints": "some"}, {"predictions": 3}, {"run": "x"}, {"project": "../p"}):
         with pytest.raises(UsageError):
             FlightlogCallback(**wrong)  # type: ignore[arg-type]
+    x, y = samples(4)
+    for pair in ((x, y[:3]), (x, None), (x[:0], y[:0]), (x,), (1, 2)):
+        with pytest.raises(UsageError, match="predictions="):
+            FlightlogCallback(predictions=pair)
+    for rows_wanted in (0, -3, "x", 1.5, True):
+        with pytest.raises(UsageError, match="prediction_rows="):
+            FlightlogCallback(predictions=(x, y), prediction_rows=rows_wanted)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="'projct'"):
         FlightlogCallback(projct="p")
 
@@ -445,3 +453,51 @@ def test_what_cannot_be_described_costs_no_checkpoint_and_no_metric(
     cb.finish()
     assert list(rows(only_run(), "loss")) == [8, 16] and list(rows(only_run(), "epoch").values()) == [1, 2]
     assert flightlog.Api("flightlog").artifact("uncategorized/m:best").metadata["step"] == 16
+
+
+class Says:
+    """A model that says what it is told to."""
+
+    def __init__(self, said: Any, *names: str) -> None:
+        self.said = said
+        self.output_names = names
+
+    def predict_on_batch(self, inputs: Any) -> Any:
+        return self.said
+
+
+def test_each_of_several_outputs_has_columns_of_its_own() -> None:
+    """Outputs by name or in a list, targets by name or in a list: columns are named as the outputs are."""
+    x, y = samples(3)
+    said = {"kind": np.eye(2)[y], "sum": x.sum(axis=1, keepdims=True)}
+    by_name = {"kind": y, "sum": x.sum(axis=1)}
+    for outputs in (said, list(said.values())):
+        for targets in (by_name, list(by_name.values())):
+            table = Predictions((x, targets), 3).table(Says(outputs, "kind", "sum"))
+            assert table.columns == [
+                "row", "target kind", "prediction kind", "score kind", "output kind",
+                "target sum", "prediction sum", "output sum",
+            ]  # fmt: skip
+            assert [row[2] for row in table.data] == y.tolist()
+            assert [row[6] for row in table.data] == pytest.approx(x.sum(axis=1))
+
+
+def test_numbers_are_not_taken_for_classes() -> None:
+    """Two numbers to be met, or several labels at once, are no scores of classes: they are shown as they are."""
+    x, _ = samples(3)
+    said = np.array([[0.5, -2.0], [1.5, 0.25], [0.0, 3.0]])
+    for target in (x[:, :2], np.array([[1, 1], [0, 1], [0, 0]])):
+        table = Predictions((x, target), 3).table(Says(said))
+        assert table.columns == ["row", "target", "prediction", "output"]
+        assert [row[1:3] for row in table.data] == [[t, p] for t, p in zip(target.tolist(), said.tolist(), strict=True)]
+
+
+def test_a_huge_output_is_told_by_its_shape() -> None:
+    """An image or a large vocabulary for each sample: the table stays small."""
+    x, y = samples(3)
+    table = Predictions((x, np.zeros((3, 64, 64))), 3).table(Says(np.zeros((3, 64, 64), "float32")))
+    assert table.columns == ["row", "target", "prediction"]
+    assert table.data[0] == [0, "float64 of 64 x 64", "float32 of 64 x 64"]
+    table = Predictions((x, y), 3).table(Says(np.eye(50_000, dtype="float32")[y]))
+    assert table.columns == ["row", "target", "prediction", "score"]
+    assert [row[1:] for row in table.data] == [[label, label, 1.0] for label in y.tolist()]
