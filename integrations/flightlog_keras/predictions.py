@@ -39,9 +39,8 @@ class Predictions:
         self._targets = _each(pair[1], lambda value: _first(value, rows))
         counts = {len(value) for value in [*_members(self._inputs), *_members(self._targets)]}
         if len(counts) != 1 or 0 in counts:
-            raise UsageError(
-                f"predictions=: as many targets as inputs are needed, one at least, not {' and '.join(map(str, sorted(counts)))}"
-            )
+            found = " and ".join(map(str, sorted(counts)))
+            raise UsageError(f"predictions=: as many targets as inputs are needed, one at least, not {found}")
 
     def table(self, model: Any) -> Any:
         """Return the table: for each sample its image if it is one, its target, what the model says, and how surely."""
