@@ -13,6 +13,7 @@ import functools
 import inspect
 import math
 import os
+import sys
 import threading
 import time
 import weakref
@@ -110,6 +111,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._thread = 0
         self._epoch = 0
         self._batches = 0
+        self._last_batch = sys.maxsize  # of an epoch, where it is known
         self._samples: int | None = None
         self._seen: Mapping[str, Any] | None = None  # the latest metrics, until something changes the model
         self._is_over = False  # the epoch is through for us; callbacks behind us may still save
@@ -199,6 +201,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._settle_saved(self._seen or {})
             self._begin_run()
             self._epoch, self._batches, self._samples, self._seen, self._is_over = epoch, 0, None, None, False
+            steps = (self.params or {}).get("steps")
+            self._last_batch = steps - 1 if isinstance(steps, int) and steps > 0 else sys.maxsize
             self._axis.begin_epoch(self._net)
             self._speed.begin_epoch(int(getattr(self._net, "steps_per_execution", 1) or 1))
 
@@ -227,6 +231,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._speed.end()
             per_call = self._speed.per_call
             batch += per_call - 1 - batch % per_call  # Keras up to 3.11 tells of the first batch of an execution
+            batch = min(batch, self._last_batch)  # an epoch's last execution may have fewer than the others
             step = self._axis.at(batch)
             self._batches = max(self._batches, batch + 1)
             self._seen = logs = logs or {}
