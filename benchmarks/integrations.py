@@ -11,6 +11,7 @@ in our hooks, per step.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import functools
 import importlib.util
@@ -153,13 +154,7 @@ def lightning(recorded: bool, folder: Path, step: Callable[[], None], spent: Spe
     if not recorded:
         trainer.callbacks = [c for c in trainer.callbacks if c is not ours]
     elif ours is not None:
-        begin = ours._begin
-
-        def timed(*args: Any) -> None:
-            with meter.starting():
-                begin(*args)
-
-        ours._begin = timed
+        time_method(meter, ours, "_begin")
         spent.watch(ours, ["on_train_batch_start", "on_train_batch_end"])
         spent.watch(logger, ["log_metrics"])
     trainer.fit(Model())
@@ -191,9 +186,94 @@ def pytorch(recorded: bool, folder: Path, step: Callable[[], None], spent: Spent
     return meter
 
 
+def trainer(recorded: bool, folder: Path, step: Callable[[], None], spent: Spent, every: int = 500) -> Meter:
+    """Train with the Hugging Face Trainer; the other kind has no callback of ours."""
+    import torch
+    import transformers
+
+    meter = Meter()
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 1)
+
+        def forward(self, x: Any) -> Any:
+            meter.mark()
+            step()
+            spent.ask()
+            return {"loss": self.layer(x).mean()}
+
+    arguments = transformers.TrainingArguments(
+        str(folder / "out"), max_steps=STEPS, per_device_train_batch_size=4, logging_steps=every, save_strategy="no",
+        report_to="none", disable_tqdm=True, use_cpu=True, remove_unused_columns=False, dataloader_pin_memory=False,
+    )  # fmt: skip
+    callbacks: list[Any] = []
+    if recorded:
+        with meter.starting():
+            from flightlog_transformers import FlightlogCallback
+
+            callbacks = [FlightlogCallback(project="benchmark", dir=folder)]
+        time_method(meter, callbacks[0], "on_train_begin")
+        spent.watch(callbacks[0], ["on_step_begin", "on_optimizer_step", "on_step_end", "on_log"])
+    data = [{"x": torch.rand(4)} for _ in range(STEPS * 4)]
+    loop = transformers.Trainer(Model(), arguments, train_dataset=data, callbacks=callbacks)
+    loop.remove_callback(transformers.PrinterCallback)
+    loop.train()
+    for callback in callbacks:
+        callback.training.finish()
+    return meter
+
+
+def keras_fit(recorded: bool, folder: Path, step: Callable[[], None], spent: Spent, every: Any = "auto") -> Meter:
+    """Fit with Keras on torch; the other kind has no callback of ours."""
+    import keras
+    import numpy as np
+
+    meter = Meter()
+
+    class Model(keras.Sequential):  # type: ignore[misc]
+        def train_step(self, data: Any) -> Any:
+            meter.mark()
+            step()
+            spent.ask()
+            return super().train_step(data)
+
+    model = Model([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    callbacks: list[Any] = []
+    if recorded:
+        with meter.starting():
+            from flightlog_keras import FlightlogCallback
+
+            callbacks = [FlightlogCallback(project="benchmark", dir=folder, log_every=every)]
+        time_method(meter, callbacks[0], "on_train_begin")
+        spent.watch(callbacks[0], ["on_train_batch_begin", "on_train_batch_end"])
+    data = np.random.default_rng(0).random((STEPS * 4, 4), np.float32)
+    model.fit(data, data[:, :1], batch_size=4, verbose=0, callbacks=callbacks)
+    for callback in callbacks:
+        callback.finish()
+    return meter
+
+
+def time_method(meter: Meter, owner: Any, name: str) -> None:
+    """Count what a method takes as part of the start."""
+    method = getattr(owner, name)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        with meter.starting():
+            return method(*args, **kwargs)
+
+    setattr(owner, name, timed)
+
+
 SUBJECTS: dict[str, tuple[str, Callable[[bool, Path, Callable[[], None], Spent], Meter]]] = {
     "lightning": ("lightning", lightning),
     "lightning, logging every step": ("lightning", functools.partial(lightning, every=1)),
+    "transformers": ("transformers", trainer),
+    "transformers, every step": ("transformers", functools.partial(trainer, every=1)),
+    "keras": ("keras", keras_fit),
+    "keras, logging every step": ("keras", functools.partial(keras_fit, every=1)),
     "pytorch": ("torch", pytorch),
 }
 
@@ -218,6 +298,14 @@ def measure(name: str) -> None:
     )
 
 
+def byte_compile() -> None:
+    """Compile our modules, as pip does when it installs them: a start is not to pay for that."""
+    for name in ("flightlog", "flightlog_lightning", "flightlog_transformers", "flightlog_keras"):
+        found = importlib.util.find_spec(name)
+        for place in (found.submodule_search_locations if found else None) or ():
+            compileall.compile_dir(place, quiet=2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *SUBJECTS])
@@ -225,7 +313,8 @@ def main() -> None:
     import logging
     import os
 
-    os.environ["FLIGHTLOG_SILENT"] = "1"
+    os.environ.update(FLIGHTLOG_SILENT="1", KERAS_BACKEND="torch")
+    byte_compile()
     logging.disable(logging.WARNING)
     for name in parser.parse_args().names or SUBJECTS:
         if importlib.util.find_spec(SUBJECTS[name][0]) is None:

@@ -24,7 +24,6 @@ from typing import Any
 import keras
 
 import flightlog
-from flightlog.errors import UsageError
 from flightlog.protocol.names import checked_name
 from flightlog.run import Run
 from flightlog.terminal import contained, warn_once
@@ -32,6 +31,7 @@ from flightlog.training import Training
 
 from . import facts, markers, processes, saving, watching
 from .axis import Axis, iterations
+from .pace import Every, Pace
 from .predictions import Predictions
 from .speed import Speed
 
@@ -56,7 +56,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         checkpoints: which files of a ModelCheckpoint are kept as versions of an artifact: "none", "best", "last",
             "best_and_last" or "all".
         artifact: the artifact's name; "model-<run id>" without one.
-        log_every: how many batches from one record of batch metrics to the next; 1 for each, None for none.
+        log_every: how many batches from one record of batch metrics to the next: 1 for each, None for none; "auto" for
+            each as well, but of batches that take a few milliseconds only so many as cost less than 1 % of the time.
         predictions: inputs and targets whose predictions are recorded as a table at the end of each epoch: a pair of
             arrays, or what gives batches of such pairs.
         prediction_rows: how many of them.
@@ -78,17 +79,16 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         run: Run | None = None,
         checkpoints: str = "best_and_last",
         artifact: str | None = None,
-        log_every: int | None = 1,
+        log_every: Every = "auto",
         predictions: Any = None,
         prediction_rows: int = 32,
         **init: Any,
     ) -> None:
         super().__init__()
-        if log_every is not None and (type(log_every) is not int or log_every < 1):
-            raise UsageError(f"log_every={log_every!r}: a number of batches from 1, or None")
         for name in init:
             if name not in inspect.signature(flightlog.init).parameters:
                 raise TypeError(f"FlightlogCallback() got an unexpected keyword argument {name!r}")
+        pace = Pace(log_every)
         if project is not None:
             checked_name("project", project)
         self._given: dict[str, Any] = dict(
@@ -98,8 +98,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._training = Training(run=run, checkpoints=checkpoints, artifact=artifact, project=project, **init)
         self._axis = Axis()
         self._speed = Speed()
+        self._pace = pace
         self._predictions = Predictions(predictions, prediction_rows) if predictions is not None else None
-        self._log_every = log_every
         self._names: dict[str, str] = {}
         self._defined: set[str] = set()
         self._is_silent = False
@@ -235,20 +235,21 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             step = self._axis.at(batch)
             self._batches = max(self._batches, batch + 1)
             self._seen = logs = logs or {}
-            every = self._log_every
-            if every is not None and (batch + 1) % every < per_call:
-                names = self._names
-                values = {names.get(key) or self._named(key): value for key, value in logs.items()}
-                rates = self._speed.take()
-                if rates:
-                    values.update(rates)
-                    self._training.checkpoints.settle()  # what is saved in the background may be there now
-                # Hooks may come out of order: which record is the epoch's first is told by the number.
-                is_first = batch + 1 < max(every, per_call) + per_call
-                values.update(self._rates_due(step, is_first))
-                self._training.log(values, step)
+            if self._pace.is_due(batch + 1, per_call):
+                with self._pace.recording():
+                    self._record_batch(logs, step, self._pace.is_first(batch + 1, per_call))
             if self._saved:
                 self._settle_saved(logs)
+
+    def _record_batch(self, logs: Mapping[str, Any], step: int, is_first: bool) -> None:
+        names = self._names
+        values = {names.get(key) or self._named(key): value for key, value in logs.items()}
+        rates = self._speed.take()
+        if rates:
+            values.update(rates)
+            self._training.checkpoints.settle()  # what is saved in the background may be there now
+        values.update(self._rates_due(step, is_first))
+        self._training.log(values, step)
 
     def _named(self, key: str) -> str:
         name = self._names[key] = f"batch/{key}"

@@ -143,7 +143,7 @@ def test_another_server_at_the_same_address(
         Truth([training.run], training.address).compare(another)
 
 
-@pytest.mark.parametrize("how", ["with --include-synced", "by another machine"])
+@pytest.mark.parametrize("how", ["by a plain sync", "with --include-synced", "by another machine"])
 def test_a_server_set_back_to_a_backup(
     how: str, training: Training, forge: Forge, proxy: Proxy, here: Machine, tmp_path: Path
 ) -> None:

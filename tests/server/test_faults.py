@@ -84,7 +84,22 @@ def is_marked(run: Path) -> bool:
     return path.exists() and any(s["complete"] for s in json.loads(path.read_bytes())["servers"].values())
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", FLEETING)
+def test_a_pack_is_sent_until_its_chunks_are_there_and_not_once_more(
+    server: Server, proxy: Proxy, run: Path, home: Path, run_id: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each fleeting fault the server is asked what it lacks: a pack whose answer was lost is not sent again."""
+    monkeypatch.setattr("flightlog.client._pause", lambda stopped, seconds: None)
+    proxy.faults = [("/packs", FLEETING[name])]
+    said = server.sync(run, home=home, url=proxy.url, options=("--timeout", "500"))
+    assert said.code == 0 and not proxy.faults, said
+    asked, sent = (sum(seen.endswith(route) for seen in proxy.seen) for route in ("/missing", "/packs"))
+    assert sent <= asked <= 2, proxy.seen
+    proven(server, run, run_id)
+    assert is_marked(run)
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route != "/packs"])
 def test_what_passes_is_tried_again_until_it_works(
     server: Server, proxy: Proxy, run: Path, home: Path, run_id: str, route: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import flightlog
 from flightlog.beneath import open_beneath
 from flightlog.protocol.manifest import FileEntry, Manifest
 
-from .tools import Server, add_media, line, local_journal, run_dir
+from .tools import Server, add_media, line, local_journal, pack_of, run_dir
 
 SECRET = b"-----BEGIN PRIVATE KEY----- of somebody else"
 
@@ -233,3 +235,62 @@ def test_a_manifest_that_is_not_the_recorded_one_is_named(
     assert said.code == 3 and str(manifest) in " ".join(said.runs[0]["faults"]), said
     assert server.journal(run) == local_journal(directory)
     assert not holds(server, SECRET)
+
+
+def break_off(server: Server, project: str, body: bytes, chunks: list[bytes], kept: int) -> list[int]:
+    """Send the beginning of a pack, and then nothing: the connection is closed. Return which chunks are asked for.
+
+    What arrives together with the end of the connection may be lost to the server, so there are several attempts.
+    """
+    head = (
+        f"POST /api/v1/projects/admin/{project}/packs HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {server.key}\r\nContent-Length: {1 << 20}\r\n\r\n"
+    )
+    for attempt in range(6):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(head.encode() + body)
+            time.sleep(0.2 * 2**attempt)
+        for _ in range(20):
+            if len(missing(server, project, chunks)) <= len(chunks) - kept:
+                return missing(server, project, chunks)
+            time.sleep(0.05)
+    return missing(server, project, chunks)
+
+
+def missing(server: Server, project: str, chunks: list[bytes]) -> list[int]:
+    """Return which of the chunks the server asks for."""
+    names = [hashlib.sha256(chunk).hexdigest() for chunk in chunks]
+    found = server.api("POST", f"projects/admin/{project}/chunks/missing", {"chunks": names}).json()["missing"]
+    return [names.index(name) for name in found]
+
+
+@pytest.mark.parametrize("cut", [3, 600, 1536, 2048, 2600, "in the padding", "at the end"])
+def test_of_a_pack_that_breaks_off_the_whole_chunks_are_kept(
+    server: Server, place: Path, home: Path, run_id: str, cut: int | str
+) -> None:
+    """A connection that breaks costs the chunk that was cut; what is kept is read back as it was."""
+    project = "p"
+    assert server.sync(run_dir(place / "run", run_id), home=home).code == 0
+    chunks = [f"{cut} {run_id} {n}".encode() * 40 for n in range(3)]
+    body, size = pack_of(*chunks), len(chunks[0])
+    blocks = 512 + size + -size % 512
+    at = {"in the padding": 2 * blocks - 1, "at the end": 3 * blocks}.get(str(cut)) or int(cut)
+    whole = sum(n * blocks + 512 + size <= at for n in range(3))
+    assert break_off(server, project, body[:at], chunks, whole) == [0, 1, 2][whole:]
+    named = [
+        {"path": f"media/{n}", "size": size, "sha256": name, "chunks": [[name, size]]}
+        for n, name in enumerate(hashlib.sha256(chunk).hexdigest() for chunk in chunks[:whole])
+    ]
+    assert server.api("POST", f"runs/admin/{project}/{run_id}/files", {"files": named}).status == 200
+    for n in range(whole):
+        assert server.api("GET", f"runs/admin/{project}/{run_id}/files/media/{n}").body == chunks[n]
+
+
+def test_of_a_pack_that_breaks_off_nothing_wrong_is_kept(server: Server, place: Path, home: Path, run_id: str) -> None:
+    """A chunk that is not what its name says ends what is kept, as if the pack had broken off there."""
+    project = "p"
+    assert server.sync(run_dir(place / "run", run_id), home=home).code == 0
+    chunks = [f"{run_id} {n}".encode() * 100 for n in range(4)]
+    body = bytearray(pack_of(*chunks))
+    body[body.index(chunks[1])] ^= 1
+    assert break_off(server, project, bytes(body[:-100]), chunks, 1) == [1, 2, 3]

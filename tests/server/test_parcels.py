@@ -341,3 +341,69 @@ def test_many_writers_at_once_are_waited_for(own_server: Server, place: Path) ->
     for thread in threads:
         thread.join()
     assert failures == [200] * 80 and own_server.query("SELECT count(*), sum(records) FROM runs") == [(80, 4000)]
+
+
+def test_a_plain_sync_is_told_by_the_server_what_is_no_longer_there(server: Server, place: Path, run_id: str) -> None:
+    """Of runs that were delivered one has lost records there, one a file, one was deleted: each is dealt with anew."""
+    runs = [run_dir(place / f"run-{n}", f"{run_id}-{n}") for n in range(4)]
+    path = add_media(runs[2], "a.txt", b"hello")
+    assert [r.status for r in deliver(server, runs)] == ["delivered"] * 4
+    assert [r.status for r in deliver(server, runs)] == ["up to date"] * 4
+    rows = [server.query("SELECT id FROM runs WHERE run_id = ?", f"{run_id}-{n}")[0][0] for n in range(4)]
+    of_it = "(SELECT id FROM writers WHERE run_id = ?)"
+    server.execute(
+        f"DELETE FROM series_chunks WHERE series_id IN (SELECT id FROM series WHERE writer_id IN {of_it})", rows[1]
+    )
+    for table, column in (("series", "writer_id"), ("batches", "writer_id"), ("writers", "id")):
+        server.execute(f"DELETE FROM {table} WHERE {column} IN {of_it}", rows[1])
+    server.execute("DELETE FROM files WHERE run_id = ?", rows[2])
+    server.execute("UPDATE runs SET deleted_at = 1.0 WHERE id = ?", rows[3])
+    planned = plan([RunDir(run) for run in runs], Address(server.url, "argument"), server.key)
+    assert [p.pending for p in planned] == [False, True, True, True]
+    assert [r.status for r in deliver(server, runs)] == ["up to date", "delivered", "delivered", "gone"]
+    assert server.journal(f"{run_id}-1") == local_journal(runs[1])
+    assert server.api("GET", f"runs/admin/p/{run_id}-2/files/{path}").body == b"hello"
+    server.execute("UPDATE runs SET deleted_at = NULL WHERE id = ?", rows[3])
+    assert [r.status for r in deliver(server, runs)] == ["up to date"] * 3 + ["delivered"]
+
+
+def test_what_is_held_is_told_only_to_those_who_may_see_it(server: Server, place: Path, run_id: str) -> None:
+    """Runs are held as far as was acknowledged or farther, by the same digest; for a stranger nothing is there."""
+    run = run_dir(place / "run", run_id)
+    (result,) = deliver(server, [run])
+    assert result.outcome is not None
+    writer = "w" * 16
+    last, digest = result.outcome.acknowledged[writer]
+
+    def ask(last: int, digest: str, key: str | None = None, **more: object) -> object:
+        asked = {"workspace": "admin", "project": "p", "id": run_id, "writers": {writer: [last, digest]}, "files": 0}
+        return server.api("POST", "holdings", {"runs": [{**asked, **more}]}, key=key).json()["runs"][0]
+
+    assert ask(last, digest) == "held" and ask(last - 1, "0" * 64) == "held"
+    assert ask(last, "0" * 64) == "lacking" and ask(last + 1, digest) == "lacking"
+    assert ask(last, digest, files=1) == "lacking" and ask(last, digest, id="another") == "lacking"
+    stranger = server.create_user(f"stranger-{run_id}")
+    assert ask(last, digest, key=stranger) == ask(0, "", key=stranger, workspace="nowhere") == "unknown"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"runs": [{}] * 201},
+        {"runs": [{"workspace": "w", "project": "p", "id": "r", "writers": {"a": [1]}, "files": 0}]},
+        {"runs": [{"workspace": "w", "project": "p", "id": "r", "writers": {"a": [-1, "d"]}, "files": 0}]},
+        {"runs": [{"workspace": "w", "project": "p", "id": "r", "writers": {}, "files": 2**62}]},
+        {"runs": [{"workspace": "w", "project": "p", "id": "r" * 201, "writers": {}, "files": 0}]},
+    ],
+)
+def test_a_senseless_question_for_holdings_is_refused(server: Server, body: object) -> None:
+    """What is no such question is 422, and never the server's own failure."""
+    assert server.api("POST", "holdings", body).status == 422
+
+
+def test_a_question_for_holdings_has_a_bound_on_its_writers(server: Server) -> None:
+    """More writers than one request may name are 413; a client never sends them."""
+    writers = {f"w{n}": [1, "d"] for n in range(2001)}
+    asked = {"workspace": "admin", "project": "p", "id": "r", "writers": writers, "files": 0}
+    assert server.api("POST", "holdings", {"runs": [asked]}).status == 413

@@ -60,7 +60,7 @@ class Wishes:
 @click.option("--clean", is_flag=True, help="Delete from this disk what the server has proven to hold.")
 @click.option("--keep-artifacts", is_flag=True, help="With --clean: leave the files of artifacts on this disk.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
-@click.option("--include-synced", is_flag=True, help="Ask the server also about runs that were delivered before.")
+@click.option("--include-synced", is_flag=True, help="Look whole also at runs that the server says it has.")
 @click.option("--restore-deleted", is_flag=True, help="Bring back runs that were deleted on the server.")
 @timeout_option
 @click.option(

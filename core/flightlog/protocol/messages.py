@@ -6,7 +6,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .manifest import FileEntry, is_safe_path, is_sha256
 
@@ -17,8 +17,13 @@ MAX_CHUNK = 8 << 20
 MAX_SPAN = 1 << 26  # seqs from the first to the last of one records request, lost ones included
 MAX_DIGESTS = 64  # seqs in one question for digests
 MAX_ASKED = 10_000  # chunks in one question, files in one commit
+MAX_HELD_RUNS = 200  # runs in one question for holdings
+MAX_HELD_WRITERS = 2_000  # of all of them
 
 Ranges = list[tuple[int, int]]
+# Whether a server holds what it has once acknowledged of a run. gone: it was deleted there; unknown: it is in a
+# workspace that the account does not see, which is all that it is told.
+Held = Literal["held", "lacking", "gone", "unknown"]
 _BEYOND = 1 << 62
 
 
@@ -66,6 +71,26 @@ class Receipt:
             {name: WriterState.from_json(state) for name, state in data["writers"].items()},
             {path: (int(f["size"]), str(f["sha256"])) for path, f in data["files"].items()},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a server has once acknowledged of a run: of its writers the last seq and the digest, and how many files."""
+
+    workspace: str
+    project: str
+    id: str
+    writers: Mapping[str, tuple[int, str]]
+    files: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "workspace": self.workspace,
+            "project": self.project,
+            "id": self.id,
+            "writers": {name: list(state) for name, state in self.writers.items()},
+            "files": self.files,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Outcome:
         writers: by the name of their folders.
         journal: how much of each writer's segments was read.
         inode: the directory's, as the delivery began.
+        acknowledged: the last seq and the digest of these writers, as the receipt has them.
     """
 
     directory: RunDir
@@ -76,6 +77,7 @@ class Outcome:
     writers: dict[str, Delivered] = field(default_factory=dict)
     journal: dict[str, dict[str, int]] = field(default_factory=dict)
     inode: int = 0
+    acknowledged: dict[str, tuple[int, str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -239,6 +241,7 @@ def judge(outcome: Outcome, receipt: Receipt) -> None:
             if done.last:
                 outcome.faults.append(f"the receipt does not name writer {done.name}")
             continue
+        outcome.acknowledged[done.name] = (there.last, there.digest)
         lacks = difference(sorted(there.lost), done.report.missing, done.last)
         if lacks:
             outcome.faults.append(f"the server lacks seq {format_ranges(lacks)} of writer {done.name}")
@@ -269,6 +272,8 @@ def remember(outcome: Outcome, origin: str, server_id: str, *, gone: bool = Fals
         synced_at=time.time(),
         faults=outcome.faults[:100],
         inode=outcome.inode,
+        writers=outcome.acknowledged,
+        files=len(outcome.files),
     )
     try:
         state.save(outcome.directory, known)

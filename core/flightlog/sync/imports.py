@@ -80,6 +80,8 @@ def _remember(stock: Stock, proof: Proof) -> None:
         synced_at=proof.issued_at,
         run_id=proof.target.id,
         inode=state.inode_of(stock.directory),
+        writers={name: (there.last, there.digest) for name, there in stock.writers.items()},
+        files=len(stock.files),
     )
     with contextlib.suppress(OSError):
         state.save(stock.directory, known)

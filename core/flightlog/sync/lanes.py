@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from ..client import Client, Patience
 from ..errors import ServerError
@@ -62,20 +61,21 @@ class Lanes:
 
     def _send(self, load: _Load, client: Client) -> int:
         asked = {"chunks": list(load.chunks)}
-        answer = self._patience.call(lambda: client.json("POST", f"{load.project_path}/chunks/missing", json=asked))
-        with client.understood():
-            missing = [sha256 for sha256 in answer["missing"] if sha256 in load.chunks]
-        if not missing:
-            return 0
-        parts = _pack(load.chunks, missing)
 
-        def attempt() -> dict[str, Any]:
-            return client.json("POST", f"{load.project_path}/packs", data=_Body(parts))
+        def attempt() -> int:
+            # Asked before each attempt: of a pack that broke off the server keeps what had arrived.
+            answer = client.json("POST", f"{load.project_path}/chunks/missing", json=asked)
+            with client.understood():
+                missing = [sha256 for sha256 in answer["missing"] if sha256 in load.chunks]
+            if not missing:
+                return 0
+            parts = _pack(load.chunks, missing)
+            taken = client.json("POST", f"{load.project_path}/packs", data=_Body(parts))
+            if taken.get("chunks") != len(missing):
+                raise ServerError(f"{client.origin} did not take all chunks of a pack")
+            return sum(map(len, parts))
 
-        taken = self._patience.call(attempt)
-        if taken.get("chunks") != len(missing):
-            raise ServerError(f"{client.origin} did not take all chunks of a pack")
-        return sum(map(len, parts))
+        return self._patience.call(attempt)
 
 
 def _pack(chunks: dict[str, bytes], names: list[str]) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -111,7 +111,7 @@ def sync(
         uploads: how many runs, and packs of files, are under way at once; 1 or more.
         clean_up: delete from this disk what the server has proven to hold.
         keep_artifacts: of that, leave the files of artifacts, which can be used from this disk on.
-        include_synced: ask the server also about runs that sync.json says it has: it may have lost or deleted them.
+        include_synced: look at every run whole, also at those that sync.json and the server say are there.
         restore_deleted: bring back runs that were deleted on the server; without it their status is "gone".
         patience: instead of one made from `timeout`, to be told of waits.
         connect: makes the client of a server, one for each thread.
@@ -123,12 +123,12 @@ def sync(
         PermanentError, RetryableError: there is no flightlog server there, or it cannot be reached.
     """
     patience = patience or Patience(timeout)
-    with _signed_in(server.origin, key, connect, patience) as (_, account, destination):
+    directories = list(directories)
+    with _signed_in(server.origin, key, connect, patience) as (client, account, destination):
         destination = replace(destination, workspace=workspace, project=project, run_id=run_id)
-        work = Work(
-            destination, OneAtATime(progress), patience, clean_up, keep_artifacts, include_synced, restore_deleted
-        )
-        results = work.all(list(directories), uploads, lambda: connect(server.origin, key), done)
+        settled = {} if clean_up or include_synced else destination.settled(client, patience, directories)
+        work = Work(destination, OneAtATime(progress), patience, settled, clean_up, keep_artifacts, restore_deleted)
+        results = work.all(directories, uploads, lambda: connect(server.origin, key), done)
     return Report(server.origin, account, results)
 
 
@@ -148,7 +148,7 @@ def plan(
 ) -> list[Planned]:
     """Return what `sync` would do with these directories, in the same order. Nothing is sent, and nothing changed.
 
-    The server is asked who it is and whose key this is; what is pending follows from this disk.
+    The server is asked who it is, whose key this is, and whether it still has what this disk says.
 
     Args:
         directories, server, key, workspace, project, run_id, timeout, include_synced, restore_deleted, patience,
@@ -158,19 +158,22 @@ def plan(
         AuthError: the key is wrong.
         PermanentError, RetryableError: there is no flightlog server there, or it cannot be reached.
     """
-    with _signed_in(server.origin, key, connect, patience or Patience(timeout)) as (_, _, destination):
+    directories, patience = list(directories), patience or Patience(timeout)
+    with _signed_in(server.origin, key, connect, patience) as (client, _, destination):
         destination = replace(destination, workspace=workspace, project=project, run_id=run_id)
-    return [_planned(directory, destination, include_synced, restore_deleted) for directory in directories]
+        settled = {} if include_synced else destination.settled(client, patience, directories)
+    return [_planned(directory, destination, settled, restore_deleted) for directory in directories]
 
 
-def _planned(directory: RunDir, destination: Destination, include_synced: bool, restore_deleted: bool) -> Planned:
+def _planned(
+    directory: RunDir, destination: Destination, settled: Mapping[Path, state.Synced], restore_deleted: bool
+) -> Planned:
     try:
         identity, workspace = destination.identify(directory)
         known = state.load(directory).get(destination.origin)
-        pending = destination.lacks(directory, known)
-        gone = not pending and known is not None and known.gone
-        if include_synced or (gone and restore_deleted):
-            pending, gone = True, False
+        stands = settled.get(directory.path)
+        gone = stands is not None and stands.gone and not restore_deleted
+        pending = stands is None or (stands.gone and restore_deleted)
         there = known if known and known.server_id == destination.server_id else None
         size = state.unseen_bytes(directory, there) if pending else 0
         return Planned(directory, identity, workspace, pending, size, gone)

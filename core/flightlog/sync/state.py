@@ -24,6 +24,8 @@ class Synced:
 
     `journal` is the sizes that were delivered, `complete` that nothing was left behind, `gone` that the run was deleted
     on the server: it is not pending, and nothing of it is proven. `run_id` is what it is called there ("": as here).
+    `writers` is the last seq and the digest that it acknowledged of each writer that is in this directory, `files` how
+    many files: by these it is asked whether it still has them.
     `inode` is the run directory's: beside a copy, which may have gone on in another way to the same sizes, it is wrong.
     """
 
@@ -39,6 +41,8 @@ class Synced:
     run_id: str = ""
     gone: bool = False
     inode: int = 0
+    writers: dict[str, tuple[int, str]] = field(default_factory=dict)
+    files: int = 0
 
     @property
     def target(self) -> tuple[str, str, str]:
@@ -71,6 +75,7 @@ def _read(path: Path) -> dict[str, Synced]:
 def _entry(facts: dict[str, Any]) -> Synced:
     entry = Synced(**facts)
     entry.synced_at = float(entry.synced_at)
+    entry.writers = {name: (int(last), str(digest)) for name, (last, digest) in entry.writers.items()}
     return entry
 
 

@@ -6,8 +6,9 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..client import Client, Patience
 from ..errors import AuthError, FlightlogError, GoneError, ServerError
@@ -15,6 +16,7 @@ from ..rundir import RunDir
 from . import state
 from .clean import clean
 from .deliver import Delivery, Progress, RunProgress
+from .holdings import confirmed
 from .lanes import Lanes
 from .local import Identity, identify
 from .pool import Pool
@@ -48,9 +50,25 @@ class Destination:
         there = replace(own, project=self.project or own.project, id=self.run_id or own.id)
         return there, self.workspace or own.workspace or self.account_workspace
 
-    def lacks(self, directory: RunDir, known: state.Synced | None) -> bool:
-        """Tell whether the server lacks anything of a run, by its sync.json; see `state.is_pending`."""
-        return state.lacks(directory, known, self.server_id, (self.workspace, self.project, self.run_id))
+    def settled(self, client: Client, patience: Patience, directories: Sequence[RunDir]) -> dict[Path, state.Synced]:
+        """Return the runs with which nothing is to be done: sync.json says so, and the server confirms it.
+
+        Args:
+            client: the server, with a key.
+            patience: how long to try again what may work later.
+            directories: the run directories.
+
+        Raises:
+            PermanentError, RetryableError: as the client says.
+        """
+        believed: dict[Path, state.Synced] = {}
+        wanted = (self.workspace, self.project, self.run_id)
+        for directory in directories:
+            with contextlib.suppress(OSError):  # its delivery will say what is the matter
+                known = state.load(directory).get(self.origin)
+                if known is not None and not state.lacks(directory, known, self.server_id, wanted):
+                    believed[directory.path] = known
+        return confirmed(client, patience, believed)
 
 
 class OneAtATime:
@@ -96,15 +114,16 @@ class Work:
         destination: where runs go.
         progress: who is told how it goes on.
         patience: how long to try again what may work later.
-        clean_up, keep_artifacts, include_synced, restore_deleted: as for session.sync.
+        settled: the runs that the server has, or that were deleted there, by sync.json and by its own word.
+        clean_up, keep_artifacts, restore_deleted: as for session.sync.
     """
 
     destination: Destination
     progress: Progress
     patience: Patience
+    settled: Mapping[Path, state.Synced]
     clean_up: bool
     keep_artifacts: bool
-    include_synced: bool
     restore_deleted: bool
 
     def all(
@@ -163,16 +182,11 @@ class Work:
 
     def _is_settled(self, result: Result) -> bool:
         """Tell whether nothing is to be done with a run: the server has it, or it was deleted there."""
-        if self.clean_up or self.include_synced:
-            return False
-        known = state.load(result.directory).get(self.destination.origin)
-        if known is None or self.destination.lacks(result.directory, known):
-            return False
-        gone = known.gone
-        if gone and self.restore_deleted:
+        known = self.settled.get(result.directory.path)
+        if known is None or (known.gone and self.restore_deleted):
             return False
         result.identity, _ = self.destination.identify(result.directory)
-        result.gone, result.up_to_date = gone, not gone
+        result.gone, result.up_to_date = known.gone, not known.gone
         return True
 
     def _group(self, group: list[Indexed], client: Client, lanes: Lanes) -> Iterator[Indexed]:

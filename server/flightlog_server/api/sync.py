@@ -12,14 +12,19 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from flightlog.protocol.manifest import is_safe_path, is_sha256
 from flightlog.protocol.messages import (
     MAX_ASKED,
     MAX_BATCH,
     MAX_DIGESTS,
+    MAX_HELD_RUNS,
+    MAX_HELD_WRITERS,
     MAX_PACK,
     ChunkedFile,
+    Held,
+    Holding,
     Ranges,
     Receipt,
     WriterState,
@@ -31,6 +36,7 @@ from flightlog.protocol.parcel import decode
 from .. import files, ingest, parcels
 from ..accounts import Account
 from ..errors import ApiError, malformed, not_found
+from ..holdings import held
 from ..runs import ensure_run, project_row, run_row, show
 from ..store import folding, packs
 from .common import AccountOf, Json, Parts, PartsOf
@@ -40,6 +46,7 @@ _MAX_JSON = 64 << 20
 _ENDS, _TAIL = b'"kind":"finish"', 64 << 10
 _log = logging.getLogger(__name__)
 _LONG_WORK = 1 << 30
+Name = Annotated[str, Field(max_length=200)]
 
 
 class Register(BaseModel):
@@ -53,6 +60,22 @@ class Hashes(BaseModel):
     """Chunks, by their SHA-256 in hex."""
 
     chunks: list[str] = Field(max_length=MAX_ASKED)
+
+
+class Acknowledged(BaseModel):
+    """What was once acknowledged of a run; `writers` are the last seq and the digest, by name."""
+
+    workspace: Name
+    project: Name
+    id: Name
+    writers: dict[Name, tuple[Annotated[int, Field(ge=0, lt=10**18)], Annotated[str, Field(max_length=64)]]]
+    files: int = Field(ge=0, lt=10**18)
+
+
+class Holdings(BaseModel):
+    """Runs that were delivered."""
+
+    runs: list[Acknowledged] = Field(max_length=MAX_HELD_RUNS)
 
 
 class ArtifactCommit(BaseModel):
@@ -116,6 +139,16 @@ async def parcel(request: Request, parts: PartsOf, account: AccountOf) -> Json:
         return answers
 
     return Json({"runs": await run_in_threadpool(work)})
+
+
+@router.post("/holdings")
+def holdings(body: Holdings, parts: PartsOf, account: AccountOf) -> dict[str, list[Held]]:
+    """Tell of many runs at once whether what was acknowledged of them is still here."""
+    if sum(len(run.writers) for run in body.runs) > MAX_HELD_WRITERS:
+        raise ApiError(413, "too_large", f"At most {MAX_HELD_WRITERS} writers are asked about at once.")
+    asked = [Holding(run.workspace, run.project, run.id, run.writers, run.files) for run in body.runs]
+    with parts.database.read() as connection:
+        return {"runs": held(connection, account, asked)}
 
 
 @router.post("/runs/{workspace}/{project}/{run_id}/records/{writer}")
@@ -201,7 +234,12 @@ async def pack(workspace: str, project: str, request: Request, parts: PartsOf, a
 
     row = await run_in_threadpool(find)
     with parts.objects.stage() as staged:
-        await _body(request, MAX_PACK + (8 << 20), staged.file)
+        try:
+            await _body(request, MAX_PACK + (8 << 20), staged.file)
+        except ClientDisconnect:
+            staged.file.seek(0)
+            await run_in_threadpool(packs.store_begun_pack, parts.database, row.id, staged)
+            raise
         stored = await run_in_threadpool(packs.store_pack, parts.database, row.id, staged)
     return {"chunks": stored}
 

@@ -5,7 +5,9 @@ A chunk is known by (project, SHA-256), so what exists is told per project only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import tarfile
 import time
 import uuid
@@ -19,13 +21,14 @@ from sqlalchemy.engine import Connection
 from flightlog.protocol.manifest import is_sha256
 from flightlog.protocol.messages import MAX_CHUNK
 
-from ..errors import malformed
+from ..errors import ApiError, malformed
 from .database import Database, insert_new
 from .objects import Objects, Staged
 from .schema import chunks, packs
 
 _VARIABLES = 500
 MAX_MEMBERS = 100_000
+Member = tuple[bytes, int, int]  # SHA-256, offset of its bytes, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +72,44 @@ def store_pack(database: Database, project_id: int, pack: Staged) -> int:
     members = list(_verified(pack.file))
     if not members:
         raise malformed("The pack is empty.")
+    _store(database, project_id, pack, members)
+    return len(members)
+
+
+def store_begun_pack(database: Database, project_id: int, pack: Staged) -> int:
+    """Store what arrived whole of a pack that broke off, so that it need not be sent again.
+
+    Args:
+        pack: the pack as far as it came, at its beginning.
+
+    Returns:
+        How many chunks are kept.
+    """
+    members: list[Member] = []
+    with contextlib.suppress(ApiError):  # where it broke off
+        members.extend(_verified(pack.file))
+    if members:
+        _, offset, size = members[-1]
+        pack.file.truncate(offset + size)
+        pack.file.seek(0, os.SEEK_END)
+        pack.file.write(bytes(-size % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE))  # which makes it a tar
+        _store(database, project_id, pack, members)
+    return len(members)
+
+
+def _store(database: Database, project_id: int, pack: Staged, members: Sequence[Member]) -> None:
     with database.read() as connection:
         here = places(connection, project_id, [digest for digest, _, _ in members])
     if len(here) == len({digest for digest, _, _ in members}):
-        return len(members)
-    size = pack.file.seek(0, 2)
+        return
+    size = pack.file.seek(0, os.SEEK_END)
     key = f"packs/{project_id}/{uuid.uuid4().hex}.tar"
     pack.store(key)
     with database.write() as connection:
         note_pack(connection, project_id, key, size, members)
-    return len(members)
 
 
-def note_pack(
-    connection: Connection, project_id: int, key: str, size: int, members: Iterable[tuple[bytes, int, int]]
-) -> None:
+def note_pack(connection: Connection, project_id: int, key: str, size: int, members: Iterable[Member]) -> None:
     """Take note of an object with chunks, each as (SHA-256, offset, size)."""
     facts = {"project_id": project_id, "object": key, "size": size, "created_at": time.time()}
     pack_id = connection.execute(packs.insert().values(facts).returning(packs.c.id)).scalar_one()
@@ -94,7 +120,7 @@ def note_pack(
     insert_new(connection, chunks, rows)
 
 
-def _verified(pack: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+def _verified(pack: IO[bytes]) -> Iterator[Member]:
     """Yield (SHA-256, offset of its bytes, size) of every chunk of a pack."""
     try:
         with tarfile.open(fileobj=pack, mode="r:") as tar:

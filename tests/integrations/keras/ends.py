@@ -57,7 +57,7 @@ def train(action: Any, cb: FlightlogCallback | None = None) -> None:
     model = keras.Sequential([layers.Input((4,)), layers.Dense(3, "relu"), layers.Dense(2, "softmax")])
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     callbacks = [
-        cb or FlightlogCallback(project="ends", artifact="m"),
+        cb or FlightlogCallback(project="ends", log_every=1, artifact="m"),
         keras.callbacks.BackupAndRestore("backup"),
         keras.callbacks.ModelCheckpoint("c/{epoch:02d}-{loss:.2f}.keras", "loss"),
         *([At(action)] if action else []),
@@ -73,7 +73,7 @@ def caught() -> None:
 
 
 def caught_and_tried_again() -> None:
-    cb = FlightlogCallback(project="ends")
+    cb = FlightlogCallback(project="ends", log_every=1)
     try:
         train(interrupt, cb)
     except KeyboardInterrupt:
@@ -82,9 +82,9 @@ def caught_and_tried_again() -> None:
 
 def another_fit() -> None:
     try:
-        train(fail, FlightlogCallback(project="ends", id="first"))
+        train(fail, FlightlogCallback(project="ends", log_every=1, id="first"))
     except MemoryError:
-        train(None, FlightlogCallback(project="ends", id="second"))
+        train(None, FlightlogCallback(project="ends", log_every=1, id="second"))
 
 
 CASES = {
