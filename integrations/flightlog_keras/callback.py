@@ -469,7 +469,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             is_best = self._is_best(alias, metric, score, mode) if known and mode else only_best
             self._training.checkpoint_saved(
                 path, step=step, epoch=self._epoch + 1, kind=kind, sidecar=False,
-                best=alias if is_best else False,
+                best=alias if is_best else False, is_side=saving.is_side(callback, self._list),
                 write_once=kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
                 **known,
             )  # fmt: skip
