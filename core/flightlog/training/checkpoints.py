@@ -176,7 +176,7 @@ class Checkpoints:
         """The training has ended: what has not appeared by now is said."""
         self.settle()
         for order in self._postponed:
-            warn_once(f"checkpoint {order.path}", f"{order.path} is not kept: it was never written.")
+            warn_once(f"checkpoint {order.path}", f"{order.path} is not kept: it was not written, or deleted at once.")
         self._postponed.clear()
 
     # -- inside --------------------------------------------------------------------------------------------------------
