@@ -301,7 +301,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._defined.add("epoch")
         for name in names.keys() - self._defined:
             self._defined.add(name)
-            if not any(c in name for c in "*?["):
+            if isinstance(name, str) and name and not any(c in name for c in "*?["):
                 self._training.define(name, step_metric="epoch")
 
     def _batches_through(self) -> None:

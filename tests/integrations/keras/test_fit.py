@@ -501,3 +501,19 @@ def test_a_huge_output_is_told_by_its_shape() -> None:
     table = Predictions((x, y), 3).table(Says(keras.utils.to_categorical(y, 50_000)))
     assert table.columns == ["row", "target", "prediction", "score"]
     assert [row[1:] for row in table.data] == [[label, label, 1.0] for label in y.tolist()]
+
+
+def test_a_log_without_a_proper_name_costs_itself_alone(
+    fit: Fit, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a callback adds to the logs under a number or nothing at all: the epoch's metrics are recorded."""
+    monkeypatch.setattr(terminal, "raise_internal_errors", False)
+
+    class Odd(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs.update({3: 4.0, "": 2.0, "a*b": 1.0})
+
+    cb = FlightlogCallback()
+    fit(classifier(), Odd(), cb)
+    cb.finish()
+    assert list(rows(only_run(), "loss")) == [8, 16] and list(rows(only_run(), "epoch").values()) == [1, 2]
