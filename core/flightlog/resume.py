@@ -88,6 +88,11 @@ def find_earlier(wanted: Wanted, launch: Launch | None = None, rewind_to: int | 
     return Earlier(wanted.id, fold if fold.records else None, seen, place, free, launch)
 
 
+def is_known(wanted: Wanted) -> bool:
+    """Tell whether a run is among its roots, or was delivered from there."""
+    return bool(_directories(wanted)) or _delivered(wanted) is not None
+
+
 def newest_unfinished(
     roots: tuple[Path, ...], project: str, launch: Launch | None = None, rewind_to: int | None = None
 ) -> Earlier | None:

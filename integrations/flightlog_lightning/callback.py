@@ -11,7 +11,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from flightlog.terminal import contained
+from flightlog.terminal import contained, warn_once
 from flightlog.throughput import batch_size, token_count
 from flightlog.training import hook
 
@@ -46,6 +46,7 @@ class CallbackHooks:
         self._logger = logger = self.logger_of(trainer)
         if logger is not None:
             logger.trainer = weakref.ref(trainer)
+            _let_one_record(trainer, logger)
 
     @hook
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -209,9 +210,11 @@ class CallbackHooks:
         if logger is not None:
             logger.training.throughput.pause()
             step = logger.step
-            if step is not None and trainer.global_step > self._optimized:
+            if step is None:  # the script saves, outside of a loop
+                step = _batches_that_stepped(trainer) - 1
+            elif trainer.global_step > self._optimized:
                 step += 1  # a signal handler saves in the midst of a batch, whose step is done and will not be again
-            marker = logger.training.marker(step)
+            marker = logger.training.marker(step if step >= 0 else None)
             if marker:
                 checkpoint[KEY] = marker
 
@@ -229,6 +232,18 @@ class CallbackHooks:
         logger = self._logger
         if logger is not None:
             logger.note(exception)
+
+
+def _let_one_record(trainer: Any, logger: LoggerHooks) -> None:
+    """Silence the Trainer's other loggers of ours: opening one's run would end the other's, at each of their hooks."""
+    for each in trainer.loggers:
+        if isinstance(each, LoggerHooks):
+            each.is_aside = each is not logger
+            if each.is_aside:
+                warn_once(
+                    "two loggers",
+                    "this Trainer has two FlightlogLoggers: the first one records, the other does not. Pass one.",
+                )
 
 
 def _fits(trainer: Any) -> bool:

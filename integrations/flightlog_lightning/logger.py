@@ -42,7 +42,7 @@ class Unopened:
 
 
 class Elsewhere:
-    """`logger.experiment` in all processes but the first: it takes everything and does nothing."""
+    """`logger.experiment` where nothing is recorded, as in later processes: it takes everything and does nothing."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -84,6 +84,7 @@ class LoggerHooks:
     Attributes:
         training: what records.
         prefix, log_throughput: likewise.
+        is_aside: whether it records nothing, since another one in its Trainer does.
 
     Raises:
         UsageError: an argument cannot be used.
@@ -124,11 +125,11 @@ class LoggerHooks:
         self._checkpoints = checkpoints.Scanner()
         self.axis: str | None = None
         self.step: int | None = None
-        self.at_end = False
+        self.at_end = self.is_aside = False
         self.trainer: Callable[[], Any] = lambda: None
 
     def __getstate__(self) -> dict[str, Any]:
-        lost = ("_beside", "_error", "_checkpoints", "axis", "step", "at_end", "trainer")
+        lost = ("_beside", "_error", "_checkpoints", "axis", "step", "at_end", "is_aside", "trainer")
         return {name: value for name, value in self.__dict__.items() if name not in lost}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -141,7 +142,7 @@ class LoggerHooks:
     def experiment(self) -> Run:
         """The run. Until a loop has begun something that stands for it, which opens it when it is used."""
         stands_for: Any = None
-        if self._rank_now() > 0:
+        if self._is_silent():
             stands_for = Elsewhere()
         elif not self.training.is_open and self._holding:
             stands_for = Unopened(self._open_now)
@@ -183,12 +184,16 @@ class LoggerHooks:
         self.training.rank = _rank()
         return self.training.rank
 
+    def _is_silent(self) -> bool:
+        """Tell whether another process records, or another logger of ours in the same Trainer."""
+        return self._rank_now() > 0 or self.is_aside
+
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
     @hook
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record what a hook has brought, as one record; learning rates and throughput of that step go with it."""
-        if self._rank_now() > 0:
+        if self._is_silent():
             return
         if self._holding or self._held:
             self.begin()
@@ -261,7 +266,7 @@ class LoggerHooks:
         for name, values in how.items():
             if len(values) != len(items):
                 raise ValueError(f"log_{kind.lower()}({key!r}): {len(items)} items, but {len(values)} of {name}=")
-        if self._rank_now() > 0:
+        if self._is_silent():
             return
         with contained(f"flightlog's log_{kind.lower()}()"):
             import flightlog
@@ -284,7 +289,7 @@ class LoggerHooks:
         step: int | None = None,
     ) -> None:
         """Record a table: rows of values (also images and the like) with their columns' names, or a data frame."""
-        if self._rank_now() > 0:
+        if self._is_silent():
             return
         import flightlog
 
@@ -292,6 +297,8 @@ class LoggerHooks:
             table = flightlog.Table(dataframe=dataframe)
         else:
             rows = [list(row) for row in data or ()]
+            if not (rows or columns):
+                raise ValueError(f"{key} has neither columns nor rows")
             table = flightlog.Table(columns=list(columns or map(str, range(len(rows[0])))), data=rows)
         self.begin()
         self.training.log({f"{self.prefix}{key}": table}, step)
@@ -307,7 +314,7 @@ class LoggerHooks:
         """Record a text, or a table of texts; arguments as of `log_table`, or the text itself as the second."""
         if not isinstance(columns, str):
             self.log_table(key, columns, data, dataframe, step)
-        elif self._rank_now() == 0:
+        elif not self._is_silent():
             self.begin()
             self.training.log({f"{self.prefix}{key}": columns}, step)
 
@@ -318,7 +325,7 @@ class LoggerHooks:
 
     def when_begun(self, method: str, value: object) -> None:
         """Call a method of `training` now, or once it is known which run it belongs to."""
-        if self._rank_now() > 0:
+        if self._is_silent():
             return
         if self._holding and not self.training.is_open:
             self._held.append((method, value))
@@ -363,7 +370,7 @@ class LoggerHooks:
     @hook
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """A ModelCheckpoint has saved: keep it as the policy says. Lightning calls this for the best and the last."""
-        if self._rank_now() > 0:
+        if self._is_silent():
             return
         self.begin()
         for saved in self._checkpoints.look(checkpoint_callback, self.trainer()):

@@ -131,6 +131,17 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
         for before in call.callbacks(type(self))[:1] if call is not None else ():
             self.__dict__.update(before.__dict__)
 
+    def _give_way(self, later: FlightlogCallback) -> None:
+        """Be silent where another callback of ours speaks for the Trainer; say so where the script made this one."""
+        if later is self:
+            return
+        self._silent = True
+        if any(value is not None for name, value in self._given.items() if name != "checkpoints"):
+            warn_once(
+                "two callbacks",
+                "this Trainer has two FlightlogCallbacks: the later one records, the other does not. Pass one.",
+            )
+
     # -- a Trainer and its trainings -----------------------------------------------------------------------------------
 
     @_hook
@@ -152,6 +163,11 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
     ) -> None:
         """The loop begins: a new run, or that of the checkpoint."""
         call = watching.present_call()
+        if call is not None:
+            for later in call.callbacks(FlightlogCallback)[-1:]:  # add_callback tells nobody, so it is looked at here
+                self._give_way(later)
+        if self._silent:
+            return
         self._settle_run(args, state, call)
         self._is_training = self._has_trained = True
         self._began_at = time.time()
@@ -489,6 +505,6 @@ def _only_one_speaks(callback: FlightlogCallback, control: TrainerControl) -> No
     global _spoken
     if _spoken is not None and _spoken[0]() is control:
         before = _spoken[1]()
-        if before is not None and before is not callback:
-            before._silent = True
+        if before is not None:
+            before._give_way(callback)
     _spoken = (weakref.ref(control), weakref.ref(callback))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class FlightlogTracker(GeneralTracker):  # type: ignore[misc]
     name = NAME
     requires_logging_directory = False
     main_process_only = True
+    _newest: Callable[[], FlightlogTracker | None]
 
     def __init__(
         self,
@@ -58,12 +60,19 @@ class FlightlogTracker(GeneralTracker):  # type: ignore[misc]
         self.training = Training(run=run, checkpoints=checkpoints, artifact=artifact, project=project, **init)
         self._config: dict[str, Any] = {}
         self.last_step: int | None = None
+        self._is_ended = False
+        FlightlogTracker._newest = weakref.ref(self)
 
     @property
     def tracker(self) -> Run:
         """The run; it begins now if it has not yet: `accelerator.get_tracker("flightlog", unwrap=True)`."""
         self._begin()
         return self.training.run
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was ended and a later training has its own: the Accelerator goes on telling both what it logs."""
+        return self._is_ended and self._newest() is not self
 
     def _begin(self) -> None:
         values, self._config = self._config, {}
@@ -80,6 +89,8 @@ class FlightlogTracker(GeneralTracker):  # type: ignore[misc]
     @on_main_process  # type: ignore[untyped-decorator]
     def log(self, values: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
         """Record values at a step; without one, at the run's own. Other arguments have no meaning here."""
+        if self.is_over:
+            return
         self._begin()
         if step is not None and not isinstance(step, bool):
             with contained("flightlog's log()"):
@@ -115,6 +126,7 @@ class FlightlogTracker(GeneralTracker):  # type: ignore[misc]
         """`accelerator.end_training()`: the run ends, unless the script itself began it."""
         self._begin()
         self.training.finish()
+        self._is_ended = True
 
 
 def attach(accelerator: Accelerator) -> None:
@@ -138,7 +150,7 @@ def attach(accelerator: Accelerator) -> None:
 def _trackers(accelerator: Accelerator) -> list[FlightlogTracker]:
     if not accelerator.is_main_process:
         return []
-    return [tracker for tracker in accelerator.trackers if isinstance(tracker, FlightlogTracker)]
+    return [each for each in accelerator.trackers if isinstance(each, FlightlogTracker) and not each.is_over]
 
 
 def _loading(accelerator: Accelerator, models: list[Any], folder: str) -> None:

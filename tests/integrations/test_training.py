@@ -351,6 +351,23 @@ def test_a_markers_step_and_folder_are_checked(tmp_path: Path) -> None:
     assert read_marker(tmp_path / "a.ckpt") is None
 
 
+def test_a_marker_leads_to_no_folder_without_its_run(tmp_path: Path, only_run: OnlyRun) -> None:
+    """A checkpoint from somebody else cannot have a run recorded in any folder that it names."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    training = Training()
+    assert training.resume_from_marker({"run": "theirs", "project": "p", "step": 3, "dir": str(elsewhere)})
+    training.log({"loss": 1.0}, step=4)
+    training.finish()
+    assert only_run().id == "theirs" and not list(elsewhere.iterdir())
+
+
+def test_a_run_id_that_is_none_is_refused_at_once() -> None:
+    """It would be a part of paths before the run is opened."""
+    with pytest.raises(UsageError, match="run id"):
+        Training(id="../../x")
+
+
 # -- other processes ---------------------------------------------------------------------------------------------------
 
 

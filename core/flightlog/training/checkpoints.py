@@ -27,7 +27,7 @@ def checked_policy(policy: object) -> str:
     """Return a policy, also where it was given as True or False. Raises UsageError where it is none."""
     name = "all" if policy is True else "none" if policy is False or policy is None else policy
     if name not in POLICIES:
-        raise UsageError(f"checkpoints={policy!r}: {', '.join(POLICIES)}")
+        raise UsageError(f"checkpoints={policy!r} is no policy; it is one of {', '.join(POLICIES)}")
     return str(name)
 
 

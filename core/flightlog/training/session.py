@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import orjson
 
-from .. import current, endings, launch, rundir, settings
+from .. import current, endings, launch, resume, rundir, settings
 from ..errors import DamagedError, UsageError
 from ..journal.reader import open_regular
 from ..journal.values import plain
@@ -111,6 +111,8 @@ class Training:
         """Return the id that a new run will have; None where an id is given, or the disk decides which run it is."""
         chosen = self._chosen()
         checked_name("project", chosen.project)
+        if chosen.run_id is not None:
+            checked_name("run id", chosen.run_id)
         if chosen.run_id is not None or chosen.resume == "auto":
             return None
         return (current.next_id_of_launch() if chosen.ranks else None) or new_run_id()
@@ -221,8 +223,6 @@ class Training:
 
     def _run_or_none(self) -> Run | None:
         """Return the run for a hook; one that cannot be opened is warned of once."""
-        if self._absent:
-            return None
         if self._absent:
             return None
         try:
@@ -515,9 +515,13 @@ class Training:
         return False
 
     def _root(self, marker: Marker) -> Path:
-        """Return the folder to continue a run in: where it is, if the script has not said where."""
+        """Return the folder to continue a run in: where it is, if the script has not said where.
+
+        A checkpoint may come from anybody, so its marker leads only to a folder that does hold the run.
+        """
         chosen = self._chosen()
-        if "dir" not in chosen.sources and marker.dir and Path(marker.dir).is_dir():
+        there = resume.Wanted((Path(marker.dir),), marker.id, marker.project)
+        if "dir" not in chosen.sources and marker.dir and resume.is_known(there):
             return Path(marker.dir)
         return Path(chosen.dir)
 

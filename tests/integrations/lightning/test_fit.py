@@ -210,6 +210,40 @@ def test_two_trackers_at_once(tmp_path: Path, only_run: OnlyRun) -> None:
     assert trainer.checkpoint_callback is not None and csv.name in trainer.checkpoint_callback.best_model_path
 
 
+def test_of_two_loggers_of_ours_the_first_records(
+    tmp_path: Path, only_run: OnlyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process has one run at a time: the second logger is silent and says so; the first one's run stays whole."""
+    first, second = FlightlogLogger(project="p"), FlightlogLogger(project="q")
+    trainer = fit(tmp_path, [first, second], max_epochs=1)
+    second.experiment.log({"nowhere": 1})
+    trainer.test(Line(), verbose=False)
+    first.training.finish()
+    view = only_run()
+    assert view.project == "p" and len(column(view, "train_loss")) == 8 and "nowhere" not in view.summary
+    said = capsys.readouterr().err
+    assert said.count("two FlightlogLoggers") == 1 and "continues in" not in said
+    fit(tmp_path, second, max_epochs=1)
+    second.training.finish()
+    assert {each.project for each in Api("flightlog").runs()} == {"p", "q"}
+
+
+def test_a_checkpoint_that_the_script_saves_after_a_fit_leads_to_its_step(tmp_path: Path, only_run: OnlyRun) -> None:
+    """trainer.save_checkpoint() between two fits leads to the first one's end; what the second logged is hidden."""
+    logger = FlightlogLogger(project="p")
+    trainer = fit(tmp_path, logger, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(Line())
+    logger.training.finish()
+    assert max(column(only_run(), "train_loss")) == 23
+    again = FlightlogLogger()
+    fit(tmp_path, again, ckpt_path=tmp_path / "mine.ckpt", max_epochs=2)
+    again.training.finish()
+    assert again.version == logger.version
+    assert list(column(only_run(), "train_loss")) == list(range(16))
+
+
 class Folders(TorchCheckpointIO):
     """Saves a checkpoint as a folder of shards, as distributed strategies do."""
 
@@ -283,6 +317,8 @@ def test_the_loggers_contract(tmp_path: Path, only_run: OnlyRun) -> None:
         logger.log_image("picture", np.zeros((4, 4)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 items, but 1"):
         logger.log_image("picture", [np.zeros((4, 4))] * 2, caption=["one"])
+    with pytest.raises(ValueError, match="none has neither columns nor rows"):
+        logger.log_table("none")  # in a training a warning
     logger.save()
     logger.log_graph(Line(), torch.zeros(1, 2))
     logger.finalize("success")

@@ -107,6 +107,21 @@ def test_a_training_goes_on_after_load_state(runs: Runs, versions: Versions) -> 
 
 
 @by_name
+def test_the_next_training_leaves_the_ended_run_alone(runs: Runs, versions: Versions) -> None:
+    """The Accelerator keeps its old tracker and tells it everything, too: neither values nor checkpoints go there."""
+    made, model, optimizer = accelerator(folder="out")
+    attach(made)
+    for project, steps in (("one", range(5)), ("two", range(10))):
+        made.init_trackers(project)
+        losses = train(made, model, optimizer, steps)
+        made.end_training()
+    first, second = runs()
+    assert (first.project, second.project) == ("one", "two")
+    assert [row["_step"] for row in first.history()] == list(range(5)) and list(versions(first)) == [4]
+    assert [row["loss"] for row in second.history()] == losses and list(versions(second)) == [9]
+
+
+@by_name
 def test_a_folder_that_is_saved_into_again_is_kept_each_time(runs: Runs, versions: Versions) -> None:
     """Without names of accelerate's own making, a checkpoint is written over; each version has what it had then."""
     made, model, _ = accelerator()

@@ -134,6 +134,23 @@ def test_report_to_finds_it_by_name(runs: Runs) -> None:
     assert [row["_step"] for row in second.history()] == [2, 4, 6, 8]
 
 
+def test_of_two_callbacks_the_later_one_records_also_when_it_is_added_afterwards(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that add_callback brings takes the place of report_to's, and of one with arguments, which is said."""
+    made = trainer(report_to="flightlog", save_strategy="no")
+    made.add_callback(FlightlogCallback("added"))
+    made.train()
+    assert "FlightlogCallbacks" not in capsys.readouterr().err
+    made = trainer(FlightlogCallback("passed"), save_strategy="no")
+    made.add_callback(FlightlogCallback("instead"))
+    made.train()
+    current.finish()
+    said = capsys.readouterr().err
+    assert "two FlightlogCallbacks" in said and "continues in" not in said
+    assert [(view.project, len(list(view.history()))) for view in runs()] == [("added", 4), ("instead", 4)]
+
+
 def test_another_tracker_beside_it_is_not_disturbed(tmp_path: Path, runs: Runs) -> None:
     """With TensorBoard in the same Trainer both have everything."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
