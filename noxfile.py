@@ -8,7 +8,7 @@ nox.options.sessions = ["core"]
 nox.options.reuse_existing_virtualenvs = True
 
 # What tests/core needs besides the core itself; torch and its kind are tested in the default run.
-_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "numpy", "pillow")
+_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "numpy", "pillow", "attrs", "omegaconf", "pydantic")
 _OLDEST = ("orjson==3.10.0", "requests==2.31.0", "click==8.1.0", "rich==13.0.0", "psutil==5.9.0", "zstandard==0.22.0")
 
 

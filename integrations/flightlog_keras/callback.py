@@ -13,6 +13,7 @@ import functools
 import inspect
 import math
 import os
+import sys
 import threading
 import time
 import weakref
@@ -110,6 +111,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._thread = 0
         self._epoch = 0
         self._batches = 0
+        self._last_batch = sys.maxsize  # of an epoch, where it is known
         self._samples: int | None = None
         self._seen: Mapping[str, Any] | None = None  # the latest metrics, until something changes the model
         self._is_over = False  # the epoch is through for us; callbacks behind us may still save
@@ -199,6 +201,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._settle_saved(self._seen or {})
             self._begin_run()
             self._epoch, self._batches, self._samples, self._seen, self._is_over = epoch, 0, None, None, False
+            steps = (self.params or {}).get("steps")
+            self._last_batch = steps - 1 if isinstance(steps, int) and steps > 0 else sys.maxsize
             self._axis.begin_epoch(self._net)
             self._speed.begin_epoch(int(getattr(self._net, "steps_per_execution", 1) or 1))
 
@@ -227,6 +231,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._speed.end()
             per_call = self._speed.per_call
             batch += per_call - 1 - batch % per_call  # Keras up to 3.11 tells of the first batch of an execution
+            batch = min(batch, self._last_batch)  # an epoch's last execution may have fewer than the others
             step = self._axis.at(batch)
             self._batches = max(self._batches, batch + 1)
             self._seen = logs = logs or {}
@@ -277,11 +282,16 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             values = {**self._rates(), **logs}  # what ReduceLROnPlateau has put in is the rate before it changed it
             self._define(values)
             values.update(self._speed.rest(self._samples))
-            if self._predictions is not None:
-                values["predictions"] = self._predictions.table(self.model)
-            self._training.log(values, self._axis.step, epoch=epoch + 1)
+            self._training.log({**values, **self._table()}, self._axis.step, epoch=epoch + 1)
             self._seen, self._is_over = logs, True
             self._settle_saved(logs)
+
+    def _table(self) -> dict[str, Any]:
+        """Return the predictions to record; none where the model does not take the samples: the metrics go on."""
+        if self._predictions is not None:
+            with contained("the table of predictions"):
+                return {"predictions": self._predictions.table(self.model)}
+        return {}
 
     def _define(self, names: Mapping[str, Any]) -> None:
         """Have the metrics of epochs drawn over the epoch; those of batches stand over the step."""
@@ -291,7 +301,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._defined.add("epoch")
         for name in names.keys() - self._defined:
             self._defined.add(name)
-            if not any(c in name for c in "*?["):
+            if isinstance(name, str) and name and not any(c in name for c in "*?["):
                 self._training.define(name, step_metric="epoch")
 
     def _batches_through(self) -> None:
@@ -385,11 +395,12 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             run.rewind(self._axis.step)
         if is_back or (is_new and run.resumed):
             self._recall_best()
-        self._describe(model)
         for one in self._list:
             saving.lend(one, model, self._was_saved)
         for backup in self._backups():
             self._leave_marker(os.fspath(backup.backup_dir), known if known is not None else self._axis.step)
+        with contained("describing the model"):
+            self._describe(model)
 
     def _join_run(self) -> None:
         """Have a run for an evaluation: the one that is open, or the one that saved the model."""
@@ -458,7 +469,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             is_best = self._is_best(alias, metric, score, mode) if known and mode else only_best
             self._training.checkpoint_saved(
                 path, step=step, epoch=self._epoch + 1, kind=kind, sidecar=False,
-                best=alias if is_best else False,
+                best=alias if is_best else False, is_side=saving.is_side(callback, self._list),
                 write_once=kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
                 **known,
             )  # fmt: skip

@@ -52,13 +52,23 @@ def optimizer_facts(optimizer: Any) -> tuple[list[dict[str, Any]], list[dict[str
     """Return the optimizers' classes and settings, and those of their learning-rate schedules."""
     optimizers, schedules = [], []
     for one in _members(optimizer):
-        config = dict(one.get_config())
+        config = _config(one)
         rate = config.get("learning_rate")
         if isinstance(rate, Mapping):
             schedules.append({"class": str(rate.get("class_name")), **dict(rate.get("config") or {})})
             del config["learning_rate"]
         optimizers.append({"class": type(one).__name__, **{k: v for k, v in config.items() if v is not None}})
     return optimizers, schedules
+
+
+def _config(optimizer: Any) -> dict[str, Any]:
+    """Return an optimizer's settings; one of the user's own, or its schedule, may have no form as a config."""
+    try:
+        return dict(optimizer.get_config())
+    except Exception:
+        schedule = getattr(optimizer, "_learning_rate", None)
+        is_schedule = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+        return {"learning_rate": {"class_name": type(schedule).__name__}} if is_schedule else {}
 
 
 def learning_rates(optimizer: Any, updates: int | None = None) -> dict[str, float]:

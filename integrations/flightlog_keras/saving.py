@@ -139,11 +139,17 @@ def best_alias(checkpoint: Any, others: list[Any]) -> str:
     saving = [one for one in others if isinstance(one, keras.callbacks.ModelCheckpoint) or is_orbax(one)]
     first = next((one for one in saving if not _only_weights(one)), saving[0] if saving else checkpoint)
     parts = ["best"]
-    if _only_weights(checkpoint) != _only_weights(first):
+    if is_side(checkpoint, others):
         parts.append("weights")
     if checkpoint.monitor != first.monitor:
         parts.append(re.sub(r"[^\w.]", "_", str(checkpoint.monitor)))
     return "-".join(parts)
+
+
+def is_side(checkpoint: Any, others: list[Any]) -> bool:
+    """Whether a callback saves weights alone, and another one in the list whole models."""
+    saves = (one for one in others if isinstance(one, keras.callbacks.ModelCheckpoint) or is_orbax(one))
+    return _only_weights(checkpoint) and not all(_only_weights(one) for one in saves)
 
 
 def _only_weights(checkpoint: Any) -> bool:

@@ -87,6 +87,7 @@ def the_run(tmp_path: Path, project: str) -> Any:
 
 def test_a_loop_of_pytorch_with_watch(script: Script, tmp_path: Path) -> None:
     """Histograms of every gradient and parameter at every second batch; the model is pickled and none of it breaks."""
+    pytest.importorskip("torch")
     done = script(MNIST, "--epochs", "2")
     run = the_run(tmp_path, "mnist")
     assert run.config == {"epochs": 2, "lr": 0.1} and run.workspace == "me" and run.summary["best_accuracy"] == 0.5
@@ -138,6 +139,7 @@ run.finish()
 
 def test_a_script_of_scikit_learn(script: Script, tmp_path: Path) -> None:
     """Every chart of plot_classifier and plot_regressor, scikit-learn's own numbers, what is missing named once."""
+    pytest.importorskip("sklearn")
     done = script(SKLEARN)
     run = the_run(tmp_path, "forest")
     charts = {entry["key"]: entry.get("plot", entry["type"]) for entry in run.media()}

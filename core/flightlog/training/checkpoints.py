@@ -60,6 +60,7 @@ class _Order:
     metadata: dict[str, Any]
     write_once: bool
     others: tuple[str, ...] | None
+    is_side: bool
 
 
 class Checkpoints:
@@ -105,6 +106,7 @@ class Checkpoints:
         write_once: bool = False,
         others: Iterable[str | os.PathLike[str]] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        is_side: bool = False,
     ) -> None:
         """The framework has saved a checkpoint. One that is not there yet is looked for again at the next call.
 
@@ -120,6 +122,8 @@ class Checkpoints:
             others: the checkpoints that the framework itself still counts among its best ones; None where it does not
                 say: then only the best is.
             metadata: more to go with it.
+            is_side: whether the training saves a kind beside this one that is the checkpoint proper: then the kind's
+                name is part of the aliases, `step-N-weights` and `epoch-N-weights`, and `latest` stays with the other.
         """
         if self.policy == "none":
             return
@@ -127,12 +131,14 @@ class Checkpoints:
         values = {key: value for key, value in facts.items() if value is not None}
         if metric is not None and score is not None:
             values.setdefault(metric, score)
-        aliases = [f"step-{step}"] + ([] if epoch is None else [f"epoch-{epoch}"])
+        side = f"-{kind}" if is_side else ""
+        aliases = [f"step-{step}{side}"] + ([] if epoch is None else [f"epoch-{epoch}{side}"])
         order = _Order(
             os.path.abspath(path),  # noqa: PTH100  # a link to a checkpoint has a name of its own
             step, kind, "best" if best is True else best or None, tuple(aliases), {**values, **(metadata or {})},
             write_once,
             None if others is None else tuple(os.path.abspath(other) for other in others),  # noqa: PTH100
+            is_side,
         )  # fmt: skip
         self.settle()
         if not Path(order.path).exists():
@@ -170,7 +176,7 @@ class Checkpoints:
         """The training has ended: what has not appeared by now is said."""
         self.settle()
         for order in self._postponed:
-            warn_once(f"checkpoint {order.path}", f"{order.path} is not kept: it was never written.")
+            warn_once(f"checkpoint {order.path}", f"{order.path} is not kept: it was not written, or deleted at once.")
         self._postponed.clear()
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -209,6 +215,9 @@ class Checkpoints:
             return
         everything = self._all(run)
         fresh = _Kept(lambda: handle.version, order.step, order.kind, {order.path, os.path.realpath(order.path)})
+        proper = next((kept for kept in reversed(everything) if kept.kind != order.kind), None)
+        if order.is_side and proper is not None:
+            run._keeper.retag(name, proper.version, ["latest"])
         if order.best:
             _only_best(everything, fresh, order.best)
         for older in everything:

@@ -193,3 +193,18 @@ def test_orbax_folders_are_kept(fit: Fit, tmp_path: Path) -> None:
             assert view.metadata["step"] == number * 8 and len(view.files) > 3
         found = markers.find(tmp_path / f"o{place}")
         assert found is not None and (found.marker.id, found.marker.step) == (cb.run.id, 16)
+
+
+@pytest.mark.parametrize("first", ["models", "weights"])
+def test_weights_do_not_take_the_names_of_whole_models(fit: Fit, first: str) -> None:
+    """Saved side by side, in either order: `latest`, `step-N` and `epoch-N` are whole models."""
+    cb = FlightlogCallback(checkpoints="all", artifact="m")
+    both = [
+        keras.callbacks.ModelCheckpoint("{epoch}.keras", "loss"),
+        keras.callbacks.ModelCheckpoint("w.weights.h5", "loss", save_weights_only=True),
+    ]
+    fit(classifier(), cb, *(both if first == "models" else reversed(both)))
+    cb.finish()
+    found = {key.split()[1]: aliases for key, aliases in kept().items()}
+    assert {"latest", "step-16", "epoch-2", "best"} == found["2.keras"] and {"step-8", "epoch-1"} == found["1.keras"]
+    assert found["w.weights.h5"] == {"step-16-weights", "epoch-2-weights", "best-weights"}

@@ -18,6 +18,7 @@ from flightlog import terminal
 from flightlog.errors import UsageError
 from flightlog.reading.views import RunView
 from flightlog_keras import FlightlogCallback
+from flightlog_keras.predictions import Predictions
 
 from .conftest import classifier, samples
 
@@ -154,12 +155,12 @@ def test_a_data_loader(only_run: OnlyRun) -> None:
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch takes one step at a time")
 def test_several_steps_in_one_execution(fit: Fit, only_run: OnlyRun) -> None:
-    """A hook that stands for three batches is recorded at the last of them, the epoch's end where it truly is."""
+    """A hook that stands for three batches is recorded at the last of them, in the epoch's last two of them as well."""
     cb = FlightlogCallback()
     fit(classifier(steps_per_execution=3), cb)
     cb.finish()
     assert set(rows(only_run(), "loss")) == {8, 16}
-    assert {3, 6, 11, 14} <= set(rows(only_run(), "batch/loss"))
+    assert list(rows(only_run(), "batch/loss")) == [3, 6, 8, 11, 14, 16]
 
 
 @pytest.mark.skipif(not hasattr(keras.optimizers.SGD(), "gradient_accumulation_steps"), reason="an older Keras")
@@ -388,6 +389,13 @@ def test_misuse_is_refused_when_the_callback_is_made() -> None:
     for wrong in ({"log_every": 0}, {"checkpoints": "some"}, {"predictions": 3}, {"run": "x"}, {"project": "../p"}):
         with pytest.raises(UsageError):
             FlightlogCallback(**wrong)  # type: ignore[arg-type]
+    x, y = samples(4)
+    for pair in ((x, y[:3]), (x, None), (x[:0], y[:0]), (x,), (1, 2)):
+        with pytest.raises(UsageError, match="predictions="):
+            FlightlogCallback(predictions=pair)
+    for rows_wanted in (0, -3, "x", 1.5, True):
+        with pytest.raises(UsageError, match="prediction_rows="):
+            FlightlogCallback(predictions=(x, y), prediction_rows=rows_wanted)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="'projct'"):
         FlightlogCallback(projct="p")
 
@@ -417,3 +425,95 @@ def test_the_context_manager_knows_the_exception(fit: Fit, only_run: OnlyRun, re
     assert only_run().state == "failed"
     (end,) = records("finish")
     assert end["error"]["message"] == "no room" and "on_epoch_end" in end["error"]["traceback"]
+
+
+def test_a_schedule_without_a_config_is_described_by_its_class(fit: Fit, only_run: OnlyRun) -> None:
+    """A schedule of the user's own that Keras cannot serialize: the run has its class and rates, and all else."""
+
+    class Rising(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            return 0.001 * keras.ops.cast(step, "float32")
+
+    cb = FlightlogCallback()
+    fit(classifier(keras.optimizers.SGD(Rising())), cb)
+    cb.finish()
+    assert only_run().config["optimizers"][0]["class"] == "SGD"
+    assert only_run().config["schedulers"][0]["class"] == "Rising"
+    assert rows(only_run(), "learning_rate") == pytest.approx({8: 0.008, 16: 0.016})
+
+
+def test_what_cannot_be_described_costs_no_checkpoint_and_no_metric(
+    fit: Fit, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Facts of a model that cannot be told, and samples that it does not take: all else is recorded, files are kept."""
+    monkeypatch.setattr(terminal, "raise_internal_errors", False)
+    cb = FlightlogCallback(artifact="m", predictions=(np.zeros((4, 9), "float32"), np.zeros(4, "int32")))
+    monkeypatch.setattr("flightlog_keras.facts.model_facts", lambda model: 1 // 0)
+    fit(classifier(), cb, keras.callbacks.ModelCheckpoint("m.keras", "loss"))
+    cb.finish()
+    assert list(rows(only_run(), "loss")) == [8, 16] and list(rows(only_run(), "epoch").values()) == [1, 2]
+    assert flightlog.Api("flightlog").artifact("uncategorized/m:best").metadata["step"] == 16
+
+
+class Says:
+    """A model that says what it is told to."""
+
+    def __init__(self, said: Any, *names: str) -> None:
+        self.said = said
+        self.output_names = names
+
+    def predict_on_batch(self, inputs: Any) -> Any:
+        return self.said
+
+
+def test_each_of_several_outputs_has_columns_of_its_own() -> None:
+    """Outputs by name or in a list, targets by name or in a list: columns are named as the outputs are."""
+    x, y = samples(3)
+    said = {"kind": np.eye(2)[y], "sum": x.sum(axis=1, keepdims=True)}
+    by_name = {"kind": y, "sum": x.sum(axis=1)}
+    for outputs in (said, list(said.values())):
+        for targets in (by_name, list(by_name.values())):
+            table = Predictions((x, targets), 3).table(Says(outputs, "kind", "sum"))
+            assert table.columns == [
+                "row", "target kind", "prediction kind", "score kind", "output kind",
+                "target sum", "prediction sum", "output sum",
+            ]  # fmt: skip
+            assert [row[2] for row in table.data] == y.tolist()
+            assert [row[6] for row in table.data] == pytest.approx(x.sum(axis=1))
+
+
+def test_numbers_are_not_taken_for_classes() -> None:
+    """Two numbers to be met, or several labels at once, are no scores of classes: they are shown as they are."""
+    x, _ = samples(3)
+    said = np.array([[0.5, -2.0], [1.5, 0.25], [0.0, 3.0]])
+    for target in (x[:, :2], np.array([[1, 1], [0, 1], [0, 0]])):
+        table = Predictions((x, target), 3).table(Says(said))
+        assert table.columns == ["row", "target", "prediction", "output"]
+        assert [row[1:3] for row in table.data] == [[t, p] for t, p in zip(target.tolist(), said.tolist(), strict=True)]
+
+
+def test_a_huge_output_is_told_by_its_shape() -> None:
+    """An image or a large vocabulary for each sample: the table stays small."""
+    x, y = samples(3)
+    table = Predictions((x, np.zeros((3, 64, 64))), 3).table(Says(np.zeros((3, 64, 64), "float32")))
+    assert table.columns == ["row", "target", "prediction"]
+    assert table.data[0] == [0, "float64 of 64 x 64", "float32 of 64 x 64"]
+    table = Predictions((x, y), 3).table(Says(keras.utils.to_categorical(y, 50_000)))
+    assert table.columns == ["row", "target", "prediction", "score"]
+    assert [row[1:] for row in table.data] == [[label, label, 1.0] for label in y.tolist()]
+
+
+def test_a_log_without_a_proper_name_costs_itself_alone(
+    fit: Fit, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a callback adds to the logs under a number or nothing at all: the epoch's metrics are recorded."""
+    monkeypatch.setattr(terminal, "raise_internal_errors", False)
+
+    class Odd(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs.update({3: 4.0, "": 2.0, "a*b": 1.0})
+
+    cb = FlightlogCallback()
+    fit(classifier(), Odd(), cb)
+    cb.finish()
+    assert list(rows(only_run(), "loss")) == [8, 16] and list(rows(only_run(), "epoch").values()) == [1, 2]
