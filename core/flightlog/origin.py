@@ -30,8 +30,8 @@ def origin_of(url: str) -> str:
         )
     if "@" in url:
         raise PermanentError(
-            f"{_shown(url)!r} was given with a user or a password, which is not how flightlog signs in: leave out what "
-            "stands before the @, and keep the API key by `flightlog login`"
+            f"the address {_shown(url)!r} was given with a user or a password; flightlog signs in by a key: leave out "
+            "what stands before the @, and keep the API key by `flightlog login`"
         )
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise PermanentError(f"{_shown(url)!r}: a server's address is http://HOST:PORT or https://HOST, without a path")

@@ -186,7 +186,12 @@ def test_kept_artifacts_can_be_used_offline(
 def test_keep_artifacts_needs_clean(server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]) -> None:
     """`sync --keep-artifacts` alone is a wrong command, as are other combinations that mean nothing."""
     recorded(place, run_id)
-    for words in (("--keep-artifacts",), ("--clean", "--dry-run"), ("--watch", "--clean"), ("--watch", "--dry-run")):
+    for words in (
+        ("--keep-artifacts",),
+        ("--clean", "--dry-run"),
+        ("--watch", "--keep-artifacts"),
+        ("--watch", "--dry-run"),
+    ):
         said = quick("sync", place, *words, home=home, **key)
         assert said.code == 2 and said.err.count("\n") <= 3, said
     assert server.query("SELECT count(*) FROM runs WHERE run_id = ?", run_id) == [(0,)]
