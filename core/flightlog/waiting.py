@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from . import followed
 from .errors import DamagedError
+from .resume import delivered_specs
 from .rundir import RunDir
 from .terminal import is_watched, redraw, say
 
@@ -37,15 +38,20 @@ class Waiting:
     def until_delivered(self, limit: float) -> str | None:
         """Wait for so many seconds at most. Returns the address of the run's page; None if it is not delivered."""
         try:
-            written = float(self._run_dir.read_spec().get("updated_at") or 0.0)
+            spec = self._run_dir.read_spec()
+            written = float(spec.get("updated_at") or 0.0)
         except (DamagedError, TypeError, ValueError):
             return None
+        url = self._origin
         said = False
         try:
             while True:
                 standing = self._look()
                 if standing is not None and standing.as_of >= written and standing.state in ("delivered", "damaged"):
                     return standing.url
+                url = standing.url if standing is not None and standing.url else url
+                if self._was_cleaned(str(spec.get("id"))):
+                    return url
                 waited = time.monotonic() - self._began
                 if waited >= limit or self._is_over(standing, waited):
                     return None
@@ -62,8 +68,14 @@ class Waiting:
         is_of_this_run = standing is not None and standing.server == self._origin and standing.updated_at >= self._since
         return standing if is_of_this_run else None
 
+    def _was_cleaned(self, run_id: str) -> bool:
+        """Tell whether another process has delivered the run, and then deleted it here."""
+        return not self._run_dir.path.is_dir() and bool(delivered_specs(self._run_dir.path.parent, run_id))
+
     def _is_over(self, standing: followed.Standing | None, waited: float) -> bool:
         """Tell whether waiting is in vain; start the follower again where it has died."""
+        if standing is None and not self._run_dir.path.is_dir():
+            return waited > _START_SECONDS  # it is being cleaned, or was taken away
         if standing is None:
             dead = waited > _START_SECONDS
         elif standing.state in followed.ENDED - {"delivered", "damaged"}:

@@ -96,6 +96,26 @@ def test_an_ended_run_goes_on_when_more_is_recorded(only_run: OnlyRun) -> None:
     assert only_run().summary["test/loss"] == 0.5 and only_run().summary["loss"] == 1.0
 
 
+def test_a_run_that_the_script_begins_during_a_training_is_not_ended_by_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the training brings goes to the new run, whose own log() goes on; one warning says so."""
+    training = Training(project="p")
+    training.log({"loss": 1.0}, step=0)
+    first = training.run
+    own = flightlog.init("other")
+    for step in (1, 2):
+        training.log({"loss": 1.0 - step / 10}, step=step)
+        own.log({"mine": step}, step=step)
+    training.finish()
+    assert first.state == "finished" and own.state == "running"
+    assert capsys.readouterr().err.count(f"has begun run {own.id}") == 1
+    own.finish()
+    views = {view.id: view for view in Api("flightlog").runs()}
+    assert [row["loss"] for row in views[first.id].history()] == [1.0]
+    assert [(row["loss"], row["mine"]) for row in views[own.id].history()] == [(0.9, 1), (0.8, 2)]
+
+
 def test_settings_that_are_known_are_not_recorded_again(tmp_path: Path) -> None:
     """The same hyper-parameters, also as a tuple that became a list, add no record; a change adds what changed."""
     training = Training()

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import pytest
 
 from flightlog import followed
 from flightlog.process import birth_of, hostname
+from flightlog.rundir import RunDir
+from flightlog.waiting import Waiting
 
-from ..server.tools import Server, flightlog
+from ..server.tools import Server, flightlog, run_dir
 from .tools import Trainings, until
 
 STEPS = """
@@ -345,3 +348,22 @@ def test_a_run_that_logs_without_a_pause_does_not_hold_up_its_files(
     (tmp_path / "home" / "go").touch()
     assert training.wait().code == 0
     assert training.is_delivered(server)
+
+
+def test_a_run_that_is_cleaned_while_it_is_waited_for_is_delivered(tmp_path: Path) -> None:
+    """Another process delivers and cleans it: the wait ends at once, and no follower is started where nothing is."""
+    run = RunDir(run_dir(tmp_path / "run-x", "cleaned"))
+    followed.save(run, followed.Standing(server="http://s", state="following", url="http://s/run", updated_at=2.0))
+    restarted: list[bool] = []
+
+    def clean() -> None:
+        aside = run.path.rename(tmp_path / ".aside")
+        time.sleep(0.3)
+        (tmp_path / ".delivered").mkdir()
+        shutil.move(aside / "latest.spec", tmp_path / ".delivered" / "cleaned.spec")
+        shutil.rmtree(aside)
+
+    threading.Timer(0.3, clean).start()
+    waiting = Waiting(run, "http://s", 1.0, lambda: restarted.append(True))
+    assert waiting.until_delivered(100) == "http://s/run"
+    assert not restarted

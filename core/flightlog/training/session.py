@@ -183,9 +183,10 @@ class Training:
         self._finished = False
         if self._run is not None and (self._run.state == "running" or not self._owned):
             return self._run
-        found = self._scripts_own() if self._run is None else None
+        found = self._scripts_own() if self._run is None else self._successor()
         if found is not None:
-            self._run = found
+            self._run, self._owned = found, False
+            self._defined.clear()
             return found
         self._look_for_note()
         self._run = self._begin()
@@ -203,6 +204,17 @@ class Training:
         wanted = [self._init.get(name) for name in ("id", "project")]
         has = (running.id, running.project)
         return running if all(w in (None, h) for w, h in zip(wanted, has, strict=True)) else None
+
+    def _successor(self) -> Run | None:
+        """Return the run that the script has begun since this one ended: one is recorded at a time, and it chose."""
+        running = current.current_or_none()
+        if running is None or running in _opened:
+            return None
+        warn_once(
+            f"successor {running.id}",
+            f"the script has begun run {running.id} during a training, which goes on in that one.",
+        )
+        return running
 
     def _begin(self) -> Run:
         arguments = dict(self._init)
