@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import shutil
 import struct
@@ -365,6 +366,24 @@ def test_a_plain_sync_is_told_by_the_server_what_is_no_longer_there(server: Serv
     assert server.api("GET", f"runs/admin/p/{run_id}-2/files/{path}").body == b"hello"
     server.execute("UPDATE runs SET deleted_at = NULL WHERE id = ?", rows[3])
     assert [r.status for r in deliver(server, runs)] == ["up to date"] * 3 + ["delivered"]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"writers": {"w" * 16: [-1, "d"]}}, {"writers": {"w" * 16: [1, "d" * 100]}}, {"writers": {"w" * 300: [1, "d"]}},
+        {"files": -5}, {"files": "many"}, {"workspace": 7}, {"project": ["p"]}, {"run_id": "r" * 2_000_000},
+    ],
+)  # fmt: skip
+def test_a_senseless_sync_json_is_no_obstacle(server: Server, place: Path, run_id: str, lie: dict[str, object]) -> None:
+    """What one run's sync.json says beyond sense costs a closer look at it, and nothing of the others."""
+    runs = [run_dir(place / f"run-{n}", f"{run_id}-{n}") for n in range(2)]
+    assert [r.status for r in deliver(server, runs)] == ["delivered"] * 2
+    document = json.loads((runs[0] / "sync.json").read_bytes())
+    document["servers"][server.url].update(lie)
+    (runs[0] / "sync.json").write_text(json.dumps(document))
+    assert {r.status for r in deliver(server, runs)} <= {"delivered", "up to date"}
+    assert [r.status for r in deliver(server, runs)] == ["up to date"] * 2
 
 
 def test_what_is_held_is_told_only_to_those_who_may_see_it(server: Server, place: Path, run_id: str) -> None:

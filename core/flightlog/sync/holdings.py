@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..client import Client, Patience
+from ..errors import PermanentError
 from ..protocol.messages import MAX_HELD_RUNS, MAX_HELD_WRITERS, Holding
 from .state import Synced
 
@@ -27,7 +28,12 @@ def confirmed(client: Client, patience: Patience, believed: Mapping[Path, Synced
     found: dict[Path, Synced] = {}
     for part in _parts(believed):
         body = {"runs": [_holding(known).to_json() for _, known in part]}
-        answer = patience.call(partial(client.json, "POST", "holdings", json=body))
+        try:
+            answer = patience.call(partial(client.json, "POST", "holdings", json=body))
+        except PermanentError as error:
+            if error.status not in (413, 422):
+                raise
+            continue  # there is a sync.json among them that nobody of ours has written: all are looked at whole
         with client.understood():
             words = list(answer["runs"])
             for (path, known), word in zip(part, words, strict=True):
