@@ -90,11 +90,11 @@ class _SafeConnection(urllib3.connection.HTTPSConnection):
 
 
 class _Connections(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls: Any = _Connection
 
 
 class _SafeConnections(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SafeConnection
+    ConnectionCls: Any = _SafeConnection
 
 
 class Adapter(requests.adapters.HTTPAdapter):

@@ -45,9 +45,9 @@ class Pace:
         """
         if self._every is None:
             return False
-        if self._every == "auto":
-            return self.is_first(done, per_call) or self._clock() >= self._next
-        return done % self._every < per_call
+        if isinstance(self._every, int):
+            return done % self._every < per_call
+        return self.is_first(done, per_call) or self._clock() >= self._next
 
     def is_first(self, done: int, per_call: int) -> bool:
         """Tell by their number whether these are the epoch's first that are recorded: hooks may come out of order."""

@@ -6,7 +6,7 @@ import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from accelerate.tracking import GeneralTracker, on_main_process
 
@@ -44,7 +44,7 @@ class FlightlogTracker(GeneralTracker):  # type: ignore[misc]
     name = NAME
     requires_logging_directory = False
     main_process_only = True
-    _newest: Callable[[], FlightlogTracker | None]
+    _newest: ClassVar[list[weakref.ref[FlightlogTracker]]] = []
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class FlightlogTracker(GeneralTracker):  # type: ignore[misc]
         self._config: dict[str, Any] = {}
         self.last_step: int | None = None
         self._is_ended = False
-        FlightlogTracker._newest = weakref.ref(self)
+        self._newest[:] = [weakref.ref(self)]
 
     @property
     def tracker(self) -> Run:
@@ -72,7 +72,7 @@ class FlightlogTracker(GeneralTracker):  # type: ignore[misc]
     @property
     def is_over(self) -> bool:
         """Whether it was ended and a later training has its own: the Accelerator goes on telling both what it logs."""
-        return self._is_ended and self._newest() is not self
+        return self._is_ended and self._newest[0]() is not self
 
     def _begin(self) -> None:
         values, self._config = self._config, {}
