@@ -99,6 +99,21 @@ def test_a_pack_is_sent_until_its_chunks_are_there_and_not_once_more(
     assert is_marked(run)
 
 
+@pytest.mark.parametrize("name", [*FLEETING, *LASTING])
+def test_trouble_while_the_server_is_asked_what_it_still_has(
+    server: Server, proxy: Proxy, run: Path, home: Path, run_id: str, name: str
+) -> None:
+    """A run that was delivered, and each fault at the question for it: an error in words or a true "up to date"."""
+    assert server.sync(run, home=home, url=proxy.url).code == 0
+    proxy.faults = [("/holdings", {**FLEETING, **LASTING}[name])]
+    said = server.sync(run, home=home, url=proxy.url, options=("--timeout", "0"))
+    assert not proxy.faults and "Traceback" not in said.err, said
+    assert said.code == 1 or (said.code == 0 and said.runs[0]["status"] in ("up_to_date", "delivered")), said
+    assert server.sync(run, home=home, url=proxy.url).code == 0
+    proven(server, run, run_id)
+    assert is_marked(run)
+
+
 @pytest.mark.parametrize("route", [route for route in ROUTES if route != "/packs"])
 def test_what_passes_is_tried_again_until_it_works(
     server: Server, proxy: Proxy, run: Path, home: Path, run_id: str, route: str, monkeypatch: pytest.MonkeyPatch
