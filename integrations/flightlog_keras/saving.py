@@ -136,7 +136,7 @@ def best_alias(checkpoint: Any, others: list[Any]) -> str:
     Args:
         checkpoint: the callback. others: all in the list, itself included.
     """
-    saving = [one for one in others if isinstance(one, keras.callbacks.ModelCheckpoint) or is_orbax(one)]
+    saving = _saving(others)
     first = next((one for one in saving if not _only_weights(one)), saving[0] if saving else checkpoint)
     parts = ["best"]
     if is_side(checkpoint, others):
@@ -148,8 +148,11 @@ def best_alias(checkpoint: Any, others: list[Any]) -> str:
 
 def is_side(checkpoint: Any, others: list[Any]) -> bool:
     """Whether a callback saves weights alone, and another one in the list whole models."""
-    saves = (one for one in others if isinstance(one, keras.callbacks.ModelCheckpoint) or is_orbax(one))
-    return _only_weights(checkpoint) and not all(_only_weights(one) for one in saves)
+    return _only_weights(checkpoint) and not all(_only_weights(one) for one in _saving(others))
+
+
+def _saving(callbacks: list[Any]) -> list[Any]:
+    return [one for one in callbacks if isinstance(one, keras.callbacks.ModelCheckpoint) or is_orbax(one)]
 
 
 def _only_weights(checkpoint: Any) -> bool:
