@@ -13,6 +13,7 @@ from flightlog.journal.writer import Writer
 from flightlog.sync import cursor as cursors
 from flightlog.sync import finder as finders
 from flightlog.sync.cursor import Cursor, OutOfStep
+from flightlog.sync.departed import CLEANING
 from flightlog.sync.finder import Finder
 
 from ..server.tools import line, logs, run_dir
@@ -159,3 +160,14 @@ def test_a_finder_survives_folders_that_go_away_and_come_back(tmp_path: Path) ->
     assert finder.look(0.0) == []
     run_dir(top / "run-1", "one")
     assert [d.path.name for d in finder.look(100.0)] == ["run-1"]
+
+
+def test_a_finder_waits_with_a_run_that_is_being_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run put aside a moment ago is about to be deleted; one that a killed sync has left so is found."""
+    run_dir(tmp_path / f"run-1{CLEANING}", "one")
+    run_dir(tmp_path / "run-2", "two")
+    finder = Finder([tmp_path], 1.0, all_users=False)
+    assert [d.path.name for d in finder.look(0.0)] == ["run-2"]
+    later = time.time() + 100
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert [d.path.name for d in finder.look(100.0)] == [f"run-1{CLEANING}"]

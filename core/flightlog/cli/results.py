@@ -46,6 +46,8 @@ class Shown:
             click.echo(f"failed     {name}: {self.words(result.error)}", err=True)
         elif result.outcome is not None:
             self._outcome(result, name)
+        elif result.cleaned is not None and not self._quiet:
+            click.echo(f"up to date {name}: another sync has delivered it meanwhile, and cleaned it here")
 
     def name(self, result: Result) -> str:
         return printable(result.identity.name if result.identity else result.directory.path.name)
@@ -150,6 +152,8 @@ def print_cleaned(cleaned: Cleaned, path: str, quiet: bool) -> None:
     """Print what came of cleaning a run."""
     if cleaned.reason:
         click.echo(f"           kept on disk: {printable(cleaned.reason)}", err=quiet)
+    elif cleaned.by_another and not quiet:
+        click.echo(f"           cleaned by another sync: {printable(path)}")
     elif not quiet:
         click.echo(f"           cleaned: {size_text(cleaned.freed)} freed in {printable(path)}")
     print_kept(cleaned, quiet)
@@ -172,4 +176,5 @@ def cleaned_json(cleaned: Cleaned) -> dict[str, Any]:
         "freed": cleaned.freed,
         "kept": cleaned.kept,
         "artifacts": cleaned.artifacts,
+        "by_another": cleaned.by_another,
     }

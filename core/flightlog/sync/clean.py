@@ -20,8 +20,9 @@ from ..errors import DamagedError
 from ..resume import DELIVERED, delivered_place, merged
 from ..rundir import RunDir, atomic_write
 from ..verify import spec_of, verify
-from . import local
+from . import local, state
 from .deliver import Outcome
+from .departed import CLEANING, DELIVERED_TO, LEFT, aside_of, has_left
 from .local import Identity
 from .stock import Stock
 
@@ -41,12 +42,14 @@ class Cleaned:
         freed: the bytes that are free now.
         kept: what stays as no record names it, relative to the run directory.
         artifacts: how many files of artifacts stay because that was asked for.
+        by_another: another process has delivered and cleaned it meanwhile; nothing was left to be freed.
     """
 
     reason: str | None = None
     freed: int = 0
     kept: list[str] = field(default_factory=list)
     artifacts: int = 0
+    by_another: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,16 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
     directory = proven.directory
     root = directory.path.parent
     _finish_earlier(root)
-    aside = RunDir(root / f"{directory.path.name}.cleaning")
+    aside = aside_of(directory)
+    if has_left(directory):
+        return Cleaned(LEFT)
     if aside.path.exists():
         return Cleaned(f"{aside.path} is in the way; sync that first")
     artifacts = kept_artifacts.records_of(directory) if keep_artifacts else []
-    os.rename(directory.path, aside.path)
+    try:
+        os.rename(directory.path, aside.path)
+    except FileNotFoundError:
+        return Cleaned(LEFT)
     gone = _still_proven(proven, aside)
     stays = sorted(p for p in aside.path.rglob("*") if (p.is_symlink() or not p.is_dir()) and p not in gone)
     reason = None
@@ -156,14 +164,14 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
     if reason:
         os.rename(aside.path, directory.path)
         return Cleaned(reason)
+    home = _home_of(directory.path)
     _leave_behind(root, aside, proven)
     held = {p for p in gone if keep_artifacts and p.is_relative_to(aside.files / "artifacts")}
     kept = [p.relative_to(aside.path).as_posix() for p in stays]
     freed = sum(p.lstat().st_size for p in gone - held)
     if held:
-        name, identity = directory.path.name, proven.identity
-        kept_artifacts.keep(root, identity.id, identity.project, name, artifacts)
-    _take_away(aside, directory.path, [*stays, *sorted(held)])
+        kept_artifacts.keep(root, proven.identity.id, proven.identity.project, home.name, artifacts)
+    _take_away(aside, home, [*stays, *sorted(held)])
     _mend_links(root)
     return Cleaned(freed=freed, kept=kept, artifacts=len(held))
 
@@ -185,6 +193,12 @@ def _take_away(aside: RunDir, path: Path, stays: list[Path]) -> None:
         shutil.rmtree(trash, ignore_errors=True)
 
 
+def _home_of(path: Path) -> Path:
+    """Return where what stays of a run belongs: one that a killed cleaning has put aside had another name."""
+    home = path.with_name(path.name.removesuffix(CLEANING) or path.name)
+    return path if os.path.lexists(home) else home
+
+
 def _finish_earlier(root: Path) -> None:
     """Finish what an interrupted cleaning had decided."""
     for path in root.glob(f"{_TRASH}*"):
@@ -192,7 +206,7 @@ def _finish_earlier(root: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
     for path in root.glob(f"{_KEPT}*"):
         place = root / path.name.removeprefix(_KEPT)
-        if not place.exists() and not (root / f"{place.name}.cleaning").exists():
+        if not place.exists() and not aside_of(RunDir(place)).path.exists():
             with contextlib.suppress(OSError):
                 os.rename(path, place)
 
@@ -209,6 +223,7 @@ def _leave_behind(root: Path, aside: RunDir, proven: Proven) -> None:
     with contextlib.suppress(DamagedError):
         spec = merged(rundir.read_spec(place), spec)
     spec["seen"] = {**spec.get("seen", {}), **proven.writers}
+    spec[DELIVERED_TO] = sorted(origin for origin, there in state.load(aside).items() if state.holds_all(aside, there))
     atomic_write(place, orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str))
 
 
@@ -236,11 +251,13 @@ def _is_regular(path: Path) -> bool:
 
 def _mend_links(root: Path) -> None:
     """Let the links to a run that is gone lead to the newest one that is left, or take them away."""
-    left = sorted((d.path.name, d) for d in rundir.discover(root, max_depth=1))
     latest = root / "latest"
-    if left and not rundir.is_run_dir(latest.resolve()):
+    if rundir.is_run_dir(latest.resolve()):
+        return
+    left = sorted((d.path.name, d) for d in rundir.discover(root, max_depth=1))
+    if left:
         rundir.point_latest(root, left[-1][1])
     for name in ("latest", rundir.SPEC, "files"):
         link = root / name
         if link.is_symlink() and not (link.exists() and rundir.is_run_dir(latest.resolve())):
-            link.unlink()
+            link.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from ..protocol.messages import Receipt, WriterState, difference, format_ranges
 from ..rundir import RunDir
 from . import state
 from .branches import WriterSender
+from .departed import LEFT
 from .lanes import Lanes
 from .local import Identity, alive
 from .records import Delivered
@@ -144,7 +145,7 @@ class Delivery:
         self._deliver_files(outcome, run_path, named)
         receipt = self._receipt(run_path)
         if is_gone(outcome):
-            raise DamagedError(f"{directory.path} was moved or deleted while it was delivered; sync it where it is now")
+            raise DamagedError(f"{directory.path}: {LEFT}")
         judge(outcome, receipt)
         remember(outcome, self._client.origin, self._server_id)
         return outcome

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..rundir import RunDir, folders_below, is_run_dir
+from .departed import CLEANING
 
 MAX_DEPTH = 8
 MAX_FOLDERS = 100_000
@@ -20,6 +21,7 @@ _LONGEST_PAUSE = 60.0
 _LONGEST_NEAR_RUNS = 15.0
 # What a file system's clock may not tell apart: what came right after the listing.
 _CLOCK_NS = 2_000_000_000
+_CLEANING_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -92,7 +94,10 @@ class Finder:
             return
         if is_run_dir(path):
             parent.has_runs = True
-            self._add(path, new)
+            if _is_being_cleaned(path):
+                parent.changed = 0
+            else:
+                self._add(path, new)
         elif parent.depth < MAX_DEPTH and len(self._folders) < MAX_FOLDERS:
             self._folders[path] = _Folder(parent.depth + 1)
             self._look_at(path, now, new)
@@ -118,3 +123,11 @@ class Finder:
             self._rest(folder, now)
         else:
             del self._folders[path]
+
+
+def _is_being_cleaned(path: Path) -> bool:
+    """Tell whether a run directory was put aside a moment ago, to be deleted; later it is one that was left so."""
+    try:
+        return path.name.endswith(CLEANING) and abs(time.time() - path.lstat().st_ctime) < _CLEANING_SECONDS
+    except OSError:
+        return True

@@ -183,6 +183,9 @@ class Followed:
         if outcome.retryable:
             self._link.failed(RetryableError(str(outcome.error)))
             return
+        if not rundir.is_run_dir(self.directory.path):
+            self._whole_at = now + _QUIET_SECONDS  # by then it is known to be missing
+            return
         self._whole_at = now + _REFUSED_SECONDS
         changed = self.error != outcome.error
         self.state, self.error = "failed", outcome.error

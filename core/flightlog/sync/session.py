@@ -15,6 +15,7 @@ from ..rundir import RunDir
 from ..verify import is_blank
 from . import state
 from .deliver import Progress
+from .departed import Departures
 from .results import Planned, Report, Result, Status
 from .work import Destination, OneAtATime, Work, in_words
 
@@ -124,10 +125,13 @@ def sync(
     """
     patience = patience or Patience(timeout)
     directories = list(directories)
+    departures = Departures(directories, server.origin)
     with _signed_in(server.origin, key, connect, patience) as (client, account, destination):
         destination = replace(destination, workspace=workspace, project=project, run_id=run_id)
         settled = {} if clean_up or include_synced else destination.settled(client, patience, directories)
-        work = Work(destination, OneAtATime(progress), patience, settled, clean_up, keep_artifacts, restore_deleted)
+        work = Work(
+            destination, OneAtATime(progress), patience, settled, departures, clean_up, keep_artifacts, restore_deleted
+        )
         results = work.all(directories, uploads, lambda: connect(server.origin, key), done)
     return Report(server.origin, account, results)
 

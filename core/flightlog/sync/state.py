@@ -80,12 +80,18 @@ def _entry(facts: dict[str, Any]) -> Synced:
 
 
 def save(directory: RunDir, known: dict[str, Synced]) -> None:
-    """Keep what is known; in the user's state folder where the run directory cannot be written. Raises OSError."""
+    """Keep what is known; in the user's state folder where the run directory cannot be written.
+
+    Raises:
+        OSError: neither can be written, or there is no run directory any more.
+    """
     document: dict[str, Any] = {"format": 1, "servers": {origin: asdict(entry) for origin, entry in known.items()}}
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     try:
         atomic_write(directory.sync_path, content)
     except OSError:
+        if not directory.path.is_dir():
+            raise
         path = _fallback(directory)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, content)

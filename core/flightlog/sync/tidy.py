@@ -18,6 +18,7 @@ from ..protocol.messages import Receipt
 from ..rundir import RunDir
 from . import receipts, state
 from .clean import Cleaned, Proven, reason_to_keep, remove
+from .departed import LEFT, has_left
 from .local import Identity, identify
 from .receipts import Proof, Target
 from .stock import Stock, lacking, take_stock
@@ -133,6 +134,9 @@ class Tidying:
             if result.reason is None:
                 self._prove_and_remove(result, result.identity)
         except (FlightlogError, OSError) as error:
+            if has_left(directory):
+                result.reason = LEFT
+                return result
             words = error.strerror if isinstance(error, OSError) else None
             result.reason, result.failed = words or str(error), True
         return result

@@ -14,8 +14,9 @@ from ..client import Client, Patience
 from ..errors import AuthError, FlightlogError, GoneError, ServerError
 from ..rundir import RunDir
 from . import state
-from .clean import clean
+from .clean import Cleaned, clean
 from .deliver import Delivery, Progress, RunProgress
+from .departed import LEFT, Departures, has_left
 from .holdings import confirmed
 from .lanes import Lanes
 from .local import Identity, identify
@@ -118,6 +119,7 @@ class Work:
         progress: who is told how it goes on.
         patience: how long to try again what may work later.
         settled: the runs that the server has, or that were deleted there, by sync.json and by its own word.
+        departures: what was there when the sync began.
         clean_up, keep_artifacts, restore_deleted: as for session.sync.
     """
 
@@ -125,6 +127,7 @@ class Work:
     progress: Progress
     patience: Patience
     settled: Mapping[Path, state.Synced]
+    departures: Departures
     clean_up: bool
     keep_artifacts: bool
     restore_deleted: bool
@@ -144,6 +147,7 @@ class Work:
         results: dict[int, Result] = {}
 
         def note(index: int, result: Result) -> None:
+            self._explain(result)
             results[index] = result
             done(result)
 
@@ -257,6 +261,18 @@ class Work:
     def _clean(self, result: Result) -> None:
         if self.clean_up and result.outcome is not None:
             result.cleaned = clean(result.outcome, keep_artifacts=self.keep_artifacts)
+
+    def _explain(self, result: Result) -> None:
+        """Say what became of a run that was taken away meanwhile, whatever went wrong with it by that."""
+        is_proven = result.outcome is not None and result.outcome.complete
+        is_kept = result.cleaned is not None and result.cleaned.reason is not None
+        went_well = result.gone or result.up_to_date or (is_proven and result.error is None and not is_kept)
+        if went_well or not has_left(result.directory):
+            return
+        if self.departures.were_cleaned(result.directory):
+            result.error, result.cleaned, result.up_to_date = None, Cleaned(by_another=True), not is_proven
+        elif result.error is not None:
+            result.error = f"{result.directory.path}: {LEFT}"
 
     @contextlib.contextmanager
     def _said(self, result: Result) -> Iterator[None]:
