@@ -426,3 +426,27 @@ def test_a_question_for_holdings_has_a_bound_on_its_writers(server: Server) -> N
     writers = {f"w{n}": [1, "d"] for n in range(2001)}
     asked = {"workspace": "admin", "project": "p", "id": "r", "writers": writers, "files": 0}
     assert server.api("POST", "holdings", {"runs": [asked]}).status == 413
+
+
+def test_small_runs_with_many_files_are_sent_once(
+    own_server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More bytes of files than one parcel may have go in several: none is refused, and nothing is sent a second time."""
+    chance = random.Random(SEED)
+    runs = [run_dir(place / f"run-{n:02d}", f"r{n}") for n in range(24)]
+    for run in runs:
+        for number in range(4):
+            add_media(run, f"{number}.bin", chance.randbytes(240_000), writer=f"media{number}")
+    sent: list[tuple[str, int]] = []
+    send = Client.json
+
+    def counted(client: Client, method: str, path: str, **more: Any) -> dict[str, Any]:
+        sent.append((path.split("/")[0], len(more.get("data") or b"")))
+        return send(client, method, path, **more)
+
+    monkeypatch.setattr(Client, "json", counted)
+    assert {result.status for result in deliver(own_server, runs)} == {"delivered"}
+    content = sum(size for _, size in sent)
+    assert {path for path, _ in sent} == {"hello", "me", "parcels"} and content < 1.1 * 24 * 4 * 240_000
+    for n, run in enumerate(runs):
+        assert own_server.journal(f"r{n}") == local_journal(run)

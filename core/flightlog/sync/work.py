@@ -26,6 +26,7 @@ from .small import SMALL_BYTES, Prepared, SmallDelivery
 
 GROUP_RUNS = 64
 GROUP_BYTES = 4 << 20
+PARCEL_BYTES = 8 << 20  # with their files
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,16 @@ class _OneRun:
 # A disk that is full, or that fails for a moment.
 _PASSING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 Indexed = tuple[int, Result]
+
+
+@dataclass(frozen=True, slots=True)
+class _Small:
+    """A run that is sent together with others."""
+
+    index: int
+    result: Result
+    ready: Prepared
+    progress: RunProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +210,7 @@ class Work:
     def _group(self, group: list[Indexed], client: Client, lanes: Lanes) -> Iterator[Indexed]:
         """Deal with runs: together where they are small and sound, else one by one."""
         together = SmallDelivery(client, self.destination.server_id, self.patience, self.restore_deleted)
-        prepared: list[tuple[int, Result, Prepared, RunProgress]] = []
+        parcel: list[_Small] = []
         rest: list[Indexed] = []
         for index, result in group:
             ready: Prepared | None = None
@@ -208,24 +219,30 @@ class Work:
                 ready = together.prepare(result.directory, result.identity, workspace)
             if ready is None:
                 rest.append((index, Result(result.directory)))
-            else:
-                progress = self.progress.begin(ready.outcome.identity.name, ready.run.size)
-                prepared.append((index, result, ready, progress))
-        if prepared:
-            proven = self._send(together, [ready for _, _, ready, _ in prepared])
-            for (index, result, ready, progress), whole in zip(prepared, proven, strict=True):
-                progress.advance(ready.run.size)
-                progress.end()
-                if not whole:
-                    rest.append((index, Result(result.directory)))
-                    continue
-                result.outcome = ready.outcome
-                with self._said(result):
-                    self._clean(result)
-                yield index, result
+                continue
+            if parcel and ready.run.size + sum(each.ready.run.size for each in parcel) > PARCEL_BYTES:
+                yield from self._parcel(together, parcel, rest)
+                parcel = []
+            progress = self.progress.begin(ready.outcome.identity.name, ready.run.size)
+            parcel.append(_Small(index, result, ready, progress))
+        if parcel:
+            yield from self._parcel(together, parcel, rest)
         for index, result in sorted(rest, key=lambda each: each[0]):
             self._one(result, client, lanes)
             yield index, result
+
+    def _parcel(self, together: SmallDelivery, parcel: list[_Small], rest: list[Indexed]) -> Iterator[Indexed]:
+        """Send runs together, and yield those that arrived whole; the others are for `rest`."""
+        for small, whole in zip(parcel, self._send(together, [each.ready for each in parcel]), strict=True):
+            small.progress.advance(small.ready.run.size)
+            small.progress.end()
+            if not whole:
+                rest.append((small.index, Result(small.result.directory)))
+                continue
+            small.result.outcome = small.ready.outcome
+            with self._said(small.result):
+                self._clean(small.result)
+            yield small.index, small.result
 
     def _send(self, together: SmallDelivery, parcel: list[Prepared]) -> list[bool]:
         """Send runs together. What goes wrong with all of them is said of each, when each is sent by itself."""
