@@ -431,7 +431,7 @@ def test_a_question_for_holdings_has_a_bound_on_its_writers(server: Server) -> N
 def test_small_runs_with_many_files_are_sent_once(
     own_server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More bytes of files than one parcel may have go in several: none is refused, and nothing is sent a second time."""
+    """More bytes of files than one parcel may have go in several: none is refused, and nothing is sent again."""
     chance = random.Random(SEED)
     runs = [run_dir(place / f"run-{n:02d}", f"r{n}") for n in range(24)]
     for run in runs:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flightlog.rundir import RunDir
 from flightlog.sync import state
 
 from .tools import (
@@ -277,6 +278,37 @@ def test_one_damaged_run_of_three_does_not_stop_the_others(
     assert states == {f"{run_id}-1": "up_to_date", f"{run_id}-2": "damaged", f"{run_id}-3": "up_to_date"}
     cleaned = server.sync(place / "run-2", home=home, options=("--clean",))
     assert cleaned.code == 3 and (place / "run-2").is_dir(), "a damaged run is never cleaned"
+
+
+@pytest.mark.parametrize("strange", [b"w\xff", b"w\n", b"w~00000000"])
+def test_a_folder_with_a_name_that_no_writer_has_costs_only_itself(
+    server: Server, place: Path, home: Path, run_id: str, strange: bytes
+) -> None:
+    """What is sound of the run arrives, the folder is named and stays, and the other run is delivered."""
+    run = run_dir(place / "run-1", run_id)
+    run_dir(place / "run-2", f"{run_id}2")
+    whole = local_journal(run)
+    journal = run / "files" / "journal"
+    shutil.copytree(os.fsencode(journal / ("w" * 16)), os.fsencode(journal) + b"/" + strange)
+    for options in ((), ("--clean",)):
+        said = server.sync(place, home=home, options=options)
+        assert said.code == 3 and "has a name that no writer has" in said.runs[0]["faults"][0], said
+    assert server.journal(run_id) == whole and server.journal(f"{run_id}2")
+    assert run.is_dir() and not (place / "run-2").exists()
+
+
+def test_a_damaged_run_below_a_path_that_is_no_text_is_named(
+    server: Server, place: Path, home: Path, run_id: str
+) -> None:
+    """Any bytes may be in a path: the damage is told and noted, also of the next sync and by status."""
+    run = run_dir(place / os.fsdecode(b"bad\xff\n") / "run-1", run_id)
+    file = run / "files" / add_media(run, "a.txt", b"as it was")
+    file.write_bytes(b"changed")
+    for _ in range(2):
+        said = server.sync(place, home=home)
+        assert said.code == 3 and "has changed since it was recorded" in said.runs[0]["faults"][0], said
+    noted = state.load(RunDir(run))[server.url]
+    assert "has changed since it was recorded" in noted.faults[0] and not noted.complete
 
 
 def test_a_journal_with_thousands_of_damaged_lines_is_delivered_around_them(

@@ -48,6 +48,11 @@ def name_fault(value: object) -> str | None:
     return None
 
 
+def is_writer(folder: str) -> bool:
+    """Tell whether a folder of this name can be a writer's; one with a "~" would be a branch, which only servers have."""
+    return name_fault(folder) is None and "~" not in folder
+
+
 def checked_name(what: str, value: object) -> str:
     """Return `value` if it can be the name of a `what`.
 

@@ -15,7 +15,9 @@ from ..contents import ArtifactRecord, Named, named_files
 from ..errors import DamagedError, DivergedError, GoneError, PermanentError
 from ..journal.reader import writer_folders
 from ..protocol.messages import Receipt, WriterState, difference, format_ranges
+from ..protocol.names import is_writer
 from ..rundir import RunDir
+from ..terminal import printable
 from . import state
 from .branches import WriterSender
 from .departed import LEFT
@@ -154,6 +156,9 @@ class Delivery:
         return self._patience.call(attempt)
 
     def _deliver_records(self, outcome: Outcome, run_path: str, states: dict[str, WriterState], named: Named) -> None:
+        for name in [name for name in outcome.journal if not is_writer(name)]:
+            del outcome.journal[name]
+            outcome.faults.append(f"{outcome.directory.journal / name} has a name that no writer has; it stays here")
         folders = [f for f in writer_folders(outcome.directory.journal) if f.name in outcome.journal]
         diverged: set[str] = set()
         sender = WriterSender(self._client, run_path, self._call, lambda: self._receipt(run_path).writers)
@@ -271,7 +276,7 @@ def remember(outcome: Outcome, origin: str, server_id: str, *, gone: bool = Fals
         complete=outcome.complete,
         alive=outcome.alive,
         synced_at=time.time(),
-        faults=outcome.faults[:100],
+        faults=[printable(fault) for fault in outcome.faults[:100]],  # a path in it may be no text
         inode=outcome.inode,
         writers=outcome.acknowledged,
         files=len(outcome.files),

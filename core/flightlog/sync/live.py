@@ -20,6 +20,7 @@ from ..errors import PermanentError
 from ..journal.reader import writer_folders
 from ..journal.record import Line
 from ..protocol.messages import WriterState
+from ..protocol.names import is_writer
 from ..rundir import RunDir
 from .cursor import Cursor, OutOfStep
 from .lanes import Lanes
@@ -124,7 +125,7 @@ class LiveRun:
         if changed == self._journal_seen:
             return
         for folder in writer_folders(self._directory.journal):
-            if folder.name not in self._writers:
+            if folder.name not in self._writers and is_writer(folder.name):
                 self._writers[folder.name] = _Writer(folder, self._there.get(folder.name, EMPTY))
         # One that is made within the same tick of the clock changes nothing that could be seen.
         self._journal_seen = changed if time.time_ns() - changed > _CLOCK_NS else 0

@@ -20,6 +20,7 @@ from ..journal.reader import WriterReport, read_writer, writer_folders
 from ..protocol.digest import JournalDigest
 from ..protocol.manifest import FileEntry
 from ..protocol.messages import Receipt
+from ..protocol.names import is_writer
 from ..protocol.parcel import MAX_SMALL_FILE, ArtifactCommit, SmallRun, encode
 from ..rundir import RunDir
 from . import state
@@ -63,6 +64,8 @@ class SmallDelivery:
         outcome.inode = state.inode_of(directory)
         outcome.journal = directory.journal_sizes()
         if sum(n for sizes in outcome.journal.values() for n in sizes.values()) > SMALL_BYTES:
+            return None
+        if not all(map(is_writer, outcome.journal)):
             return None
         outcome.alive = alive(directory)
         run = SmallRun(workspace, identity.project, identity.id, outcome.alive, self._restore)

@@ -13,6 +13,7 @@ from ..journal.reader import WriterReport, read_writer, writer_folders
 from ..protocol.digest import JournalDigest
 from ..protocol.manifest import FileEntry
 from ..protocol.messages import Receipt, WriterState, format_ranges
+from ..protocol.names import is_writer
 from ..rundir import RunDir
 from .local import Identity
 
@@ -55,6 +56,9 @@ def take_stock(directory: RunDir, identity: Identity, advance: Advance = lambda 
     stock.journal = directory.journal_sizes()
     for folder in writer_folders(directory.journal):
         if folder.name not in stock.journal:
+            continue
+        if not is_writer(folder.name):
+            stock.faults.append(f"{folder} has a name that no writer has")
             continue
         digest, report = JournalDigest(), WriterReport(folder.name)
         for line in read_writer(folder, report, stock.journal[folder.name]):
