@@ -26,6 +26,10 @@ class ArtifactRecord:
     aliases: tuple[str, ...]
     at: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what commits it on a server."""
+        return {"manifest": self.manifest, "digest": self.digest, "aliases": list(self.aliases), "at": self.at}
+
 
 @dataclass(slots=True)
 class Named:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from flightlog.protocol.manifest import MAX_MANIFEST, FileEntry, Manifest, shown_reference
+from flightlog.protocol.manifest import MAX_MANIFEST, Manifest, shown_reference
 from flightlog.protocol.messages import ChunkedFile
 from flightlog.protocol.names import name_fault
 
 from .errors import ApiError, malformed, not_found
-from .store.database import upsert
+from .store.database import insert_new, upsert
 from .store.objects import Objects
 from .store.packs import Place, places, stream
-from .store.schema import artifact_aliases, artifact_versions, files, runs
+from .store.schema import artifact_aliases, artifact_versions, files, former_files, runs
 
+# All that is known of a run's paths, whatever is there now.
+_held = sa.union_all(sa.select(files), sa.select(former_files)).subquery("held_files")
 _HASH = 32
 _VARIABLES = 500
 _PIECE = 256 << 10
@@ -61,9 +63,20 @@ def row_of(run_id: int, file: ChunkedFile) -> dict[str, Any]:
 
 
 def commit_files(connection: Connection, run: Any, rows: list[dict[str, Any]]) -> None:
-    """Take note of files that have been checked."""
+    """Take note of files that have been checked, and keep what else was at their paths."""
+    _keep_former(connection, run.id, rows)
     upsert(connection, files, rows)
     connection.execute(runs.update().where(runs.c.id == run.id).values(version=runs.c.version + 1))
+
+
+def _keep_former(connection: Connection, run_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note as former what other content is at the paths of some rows."""
+    new = {row["path"]: row["sha256"] for row in rows}
+    paths = list(new)
+    for start in range(0, len(paths), _VARIABLES):
+        query = sa.select(files).where(files.c.run_id == run_id, files.c.path.in_(paths[start : start + _VARIABLES]))
+        found = connection.execute(query).mappings().all()
+        insert_new(connection, former_files, [dict(row) for row in found if bytes(row["sha256"]) != new[row["path"]]])
 
 
 def _verify(objects: Objects, file: ChunkedFile, parts: Sequence[Place]) -> Iterator[None]:
@@ -87,6 +100,16 @@ def file_row(connection: Connection, run_id: int, path: str) -> Any:
     return row
 
 
+def version_file_row(connection: Connection, version: Any, path: str) -> Any:
+    """Return the row of a version's file, as its manifest has it. Raises ApiError where it has no such file."""
+    sha256 = next((str(file["sha256"]) for file in version.files if file["path"] == path), "")
+    query = sa.select(_held).where(_held.c.run_id == version.run_id, _held.c.path == version.root + path)
+    row = connection.execute(query.where(_held.c.sha256 == bytes.fromhex(sha256))).first()
+    if row is None:
+        raise not_found(f"file {path!r} in this run")
+    return row
+
+
 def content_of(connection: Connection, objects: Objects, project_id: int, row: Any) -> Iterator[bytes]:
     """Return the bytes of a file, in parts. The places are looked up now, the bytes read as they are asked for."""
     hashes = [row.chunks[i : i + _HASH] for i in range(0, len(row.chunks), _HASH)]
@@ -105,21 +128,20 @@ def contents_of(
     Raises:
         ApiError: one of them is not here.
     """
-    named = [version.root + str(file["path"]) for file in version.files[first : first + count]]
-    rows: dict[str, Any] = {}
+    named = [(version.root + str(file["path"]), str(file["sha256"])) for file in version.files[first : first + count]]
+    rows: dict[tuple[str, str], Any] = {}
     for start in range(0, len(named), _VARIABLES):
-        part = files.c.path.in_(named[start : start + _VARIABLES])
-        rows.update(
-            (r.path, r) for r in connection.execute(sa.select(files).where(files.c.run_id == version.run_id, part))
-        )
-    missing = next((path for path in named if path not in rows), None)
+        part = _held.c.path.in_([path for path, _ in named[start : start + _VARIABLES]])
+        query = sa.select(_held).where(_held.c.run_id == version.run_id, part)
+        rows.update(((row.path, bytes(row.sha256).hex()), row) for row in connection.execute(query))
+    missing = next((path for path, sha256 in named if (path, sha256) not in rows), None)
     if missing is not None:
         raise not_found(f"file {missing!r} in this run")
     hashes = [
         row.chunks[i : i + _HASH] for row in map(rows.__getitem__, named) for i in range(0, len(row.chunks), _HASH)
     ]
     here = places(connection, project_id, hashes)
-    return _joined(stream(objects, [here[h] for h in hashes])), sum(rows[path].size for path in named)
+    return _joined(stream(objects, [here[h] for h in hashes])), sum(rows[file].size for file in named)
 
 
 def _joined(parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -139,24 +161,33 @@ def files_of(connection: Connection, run_id: int) -> dict[str, tuple[int, str]]:
     return {row.path: (row.size, bytes(row.sha256).hex()) for row in connection.execute(query)}
 
 
+def former_of(connection: Connection, run_id: int) -> dict[str, list[tuple[int, str]]]:
+    """Return, by path, size and SHA-256 of what was there before."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    columns = (former_files.c.path, former_files.c.size, former_files.c.sha256)
+    for row in connection.execute(sa.select(*columns).where(former_files.c.run_id == run_id)):
+        found.setdefault(row.path, []).append((row.size, bytes(row.sha256).hex()))
+    return found
+
+
 def commit_artifact(
-    connection: Connection, objects: Objects, run: Any, manifest_path: str, aliases: Sequence[str], at: float
+    connection: Connection,
+    objects: Objects,
+    run: Any,
+    manifest_path: str,
+    aliases: Sequence[str],
+    at: float,
+    digest: str | None = None,
 ) -> dict[str, Any]:
     """Make an artifact version of files that are here, and move aliases to it. The same content is the same version.
 
-    An alias stays where a later record has set it: `at` is the time of the record that sets it now.
+    An alias stays where a later record has set it: `at` is the time of the record that sets it now. Where several
+    manifests have been at the path, `digest` says which is meant; without it, the one that is there now.
 
     Raises:
         ApiError: 422 where the manifest is none, 409 `missing_files` where files are not here as it says.
     """
-    row = file_row(connection, run.id, manifest_path)
-    if row.size > MAX_MANIFEST or not manifest_path.endswith("/manifest.json"):
-        raise malformed(f"{manifest_path} is no manifest.")
-    content = b"".join(content_of(connection, objects, run.project_id, row))
-    try:
-        manifest = Manifest.from_json(content)
-    except ValueError as error:
-        raise malformed(f"{manifest_path}: {error}") from None
+    manifest = _manifest(connection, objects, run.project_id, run.id, manifest_path, digest)
     _check_shown(manifest)
     root = manifest_path.removesuffix("manifest.json") + "files/"
     _check_here(connection, run, root, manifest)
@@ -176,6 +207,24 @@ def commit_artifact(
     return show_version(connection, version_id)
 
 
+def _manifest(
+    connection: Connection, objects: Objects, project_id: int, run_id: int, path: str, digest: str | None
+) -> Manifest:
+    """Return the manifest at a path of a run; with a digest that of them which was ever there. Raises ApiError."""
+    now = file_row(connection, run_id, path)
+    former = sa.select(former_files).where(former_files.c.run_id == run_id, former_files.c.path == path)
+    for row in [now, *(connection.execute(former).all() if digest is not None else ())]:
+        if row.size > MAX_MANIFEST or not path.endswith("/manifest.json"):
+            raise malformed(f"{path} is no manifest.")
+        try:
+            manifest = Manifest.from_json(b"".join(content_of(connection, objects, project_id, row)))
+        except ValueError as error:
+            raise malformed(f"{path}: {error}") from None
+        if digest in (None, manifest.digest):
+            return manifest
+    raise not_found(f"manifest with the digest {digest} at {path!r} in this run")
+
+
 def _check_shown(manifest: Manifest) -> None:
     """Raise `malformed` where a manifest could be kept but never be found or shown."""
     for what, text in (("name", manifest.name), ("type", manifest.type)):
@@ -189,13 +238,10 @@ def _check_shown(manifest: Manifest) -> None:
 
 
 def _check_here(connection: Connection, run: Any, root: str, manifest: Manifest) -> None:
-    here = {
-        row.path: FileEntry(row.path, row.size, bytes(row.sha256).hex())
-        for row in connection.execute(
-            sa.select(files).where(files.c.run_id == run.id, files.c.path.startswith(root, autoescape=True))
-        )
-    }
-    missing = [f.path for f in manifest.files if here.get(root + f.path) != FileEntry(root + f.path, f.size, f.sha256)]
+    query = sa.select(_held.c.path, _held.c.size, _held.c.sha256).where(_held.c.run_id == run.id)
+    inside = query.where(_held.c.path.startswith(root, autoescape=True))
+    here = {(row.path, row.size, bytes(row.sha256).hex()) for row in connection.execute(inside)}
+    missing = [f.path for f in manifest.files if (root + f.path, f.size, f.sha256) not in here]
     if missing:
         raise ApiError(
             409,
@@ -270,8 +316,8 @@ def words_of(connection: Connection, objects: Objects, project_id: int, version:
     Args:
         version: its row.
     """
-    row = file_row(connection, version.run_id, version.root.removesuffix("files/") + "manifest.json")
-    manifest = Manifest.from_json(b"".join(content_of(connection, objects, project_id, row)))
+    path = version.root.removesuffix("files/") + "manifest.json"
+    manifest = _manifest(connection, objects, project_id, version.run_id, path, version.digest)
     return {"description": manifest.description, "references": [shown_reference(r) for r in manifest.references]}
 
 

@@ -122,8 +122,13 @@ def _one(connection: Connection, objects: Objects, row: Any, run: SmallRun) -> d
         files.commit_files(connection, row, rows)
     for artifact in run.artifacts:
         files.commit_artifact(connection, objects, row, artifact.manifest, artifact.aliases, artifact.at)
-    receipt = Receipt(ingest.writer_states(connection, row.id), files.files_of(connection, row.id))
-    return {"url": address_of(run), "new": new, "receipt": receipt.to_json()}
+    return {"url": address_of(run), "new": new, "receipt": receipt_of(connection, row.id).to_json()}
+
+
+def receipt_of(connection: Connection, run_id: int) -> Receipt:
+    """Return what is durably here of a run."""
+    states = ingest.writer_states(connection, run_id)
+    return Receipt(states, files.files_of(connection, run_id), files.former_of(connection, run_id))
 
 
 def _held(state: WriterState) -> int:

@@ -14,6 +14,7 @@ import pytest
 import flightlog
 from flightlog.beneath import open_beneath
 from flightlog.protocol.manifest import FileEntry, Manifest
+from flightlog.protocol.messages import Receipt
 
 from .tools import Server, add_media, line, local_journal, pack_of, run_dir
 
@@ -202,6 +203,60 @@ def test_versions_are_numbered_per_project_and_the_same_content_is_the_same_vers
     for which, content in (("v0", b"a"), ("v1", b"b"), ("latest", b"a")):
         assert server.api("GET", f"artifacts/admin/{run_id}/model/{which}/files/weights.bin").body == content
     assert server.api("GET", f"artifacts/admin/{run_id}/model/v2").status == 404
+
+
+def record_part(folder: Path, project: str, run_id: str, content: bytes) -> Path:
+    """Record a part of a run in a folder of its own: a version `model`, and a saved setting. Return its directory."""
+    folder.mkdir(exist_ok=True)
+    with flightlog.init(project=project, id=run_id, resume="allow", dir=folder / "flightlog", mode="offline") as run:
+        for name in ("weights.bin", "config.yaml"):
+            (folder / name).write_bytes(content)
+        run.log_artifact(folder / "weights.bin", name="model", type="model", aliases=[folder.name])
+        run.save(folder / "config.yaml", base_path=folder)
+    return next((folder / "flightlog").glob(f"run-*-{run_id}"))
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_two_directories_of_a_run_with_other_content_at_one_path_are_both_kept(
+    server: Server, place: Path, home: Path, run_id: str, size: int
+) -> None:
+    """Node-local disks of a requeued job: each has a `model:v0` of its own, and both are held, however they are synced
+    and cleaned, in one parcel or with packs."""
+    contents = {name: name.encode() * size for name in ("a", "b")}
+    parts = [record_part(place / name, run_id, run_id, content) for name, content in contents.items()]
+    for part in (*parts, *parts):
+        assert server.sync(part, home=home).code == 0
+    record_part(place / "a", run_id, run_id, contents["a"])  # the first goes on, in a directory beside it
+    for options in (("--include-synced",), ("--clean",)):
+        for folder in (place / "a", place / "b"):
+            said = server.sync(folder, home=home, options=options)
+            assert said.code == 0 and not any(run["faults"] for run in said.runs), said
+    assert not any(part.exists() for part in parts)
+    for which, name in (("v0", "a"), ("v1", "b"), ("a", "a"), ("b", "b")):
+        version = f"artifacts/admin/{run_id}/model/{which}"
+        assert server.api("GET", f"{version}/files/weights.bin").body == contents[name]
+        assert server.api("GET", f"{version}/contents").body == contents[name]
+    assert server.api("GET", f"artifacts/admin/{run_id}/model/v2").status == 404
+
+
+def test_what_is_held_beside_other_content_is_not_sent_again(
+    server: Server, place: Path, home: Path, run_id: str
+) -> None:
+    """The receipt speaks of both contents of a path, so that either directory goes on without sending its own anew."""
+    first, second = (record_part(place / name, run_id, run_id, name.encode() * 300_000) for name in ("a", "b"))
+    for part in (first, second):
+        assert server.sync(part, home=home).code == 0
+    for part in (first, second):
+        with next(part.glob("files/journal/*/*.jsonl")).open("ab") as file:
+            file.write(line(len(local_journal(part)[Path(file.name).parent.name].splitlines()) + 1, step=9))
+        said = server.sync(part, home=home)
+        assert said.code == 0 and said.runs[0]["records_sent"] == 1 and said.runs[0]["bytes_sent"] == 0, said
+    receipt = Receipt.from_json(server.api("GET", f"runs/admin/{run_id}/{run_id}/receipt").json())
+    for part in (first, second):
+        for file in part.glob("files/saved/*"):
+            facts = (file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())
+            assert receipt.holds("saved/config.yaml", facts)
+    assert Receipt.from_json(receipt.to_json()) == receipt and len(receipt.former["saved/config.yaml"]) == 1
 
 
 def test_an_artifact_with_a_changed_file_is_not_committed(server: Server, place: Path, home: Path, run_id: str) -> None:

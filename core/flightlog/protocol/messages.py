@@ -67,24 +67,47 @@ def _can_be(last: int, lost: Ranges) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A server's word on what it holds durably of a run."""
+    """A server's word on what it holds durably of a run.
+
+    Attributes:
+        writers: how far it has each.
+        files: size and SHA-256 by path. former: those that were at a path before, and are held as well: another
+            directory of the run may have them there.
+    """
 
     writers: dict[str, WriterState]
     files: dict[str, tuple[int, str]]
+    former: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def holds(self, path: str, facts: tuple[int, str]) -> bool:
+        """Tell whether a file of this size and SHA-256 is held at a path."""
+        return self.files.get(path) == facts or facts in self.former.get(path, ())
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        said: dict[str, Any] = {
             "writers": {name: state.to_json() for name, state in self.writers.items()},
-            "files": {path: {"size": size, "sha256": sha256} for path, (size, sha256) in self.files.items()},
+            "files": {path: _file(facts) for path, facts in self.files.items()},
         }
+        if self.former:
+            said["former"] = {path: [_file(facts) for facts in each] for path, each in self.former.items()}
+        return said
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Receipt:
         """Raises KeyError, TypeError or ValueError where `data` is nothing of the kind."""
         return cls(
             {name: WriterState.from_json(state) for name, state in data["writers"].items()},
-            {path: (int(f["size"]), str(f["sha256"])) for path, f in data["files"].items()},
+            {path: _facts(file) for path, file in data["files"].items()},
+            {path: [_facts(file) for file in each] for path, each in data.get("former", {}).items()},
         )
+
+
+def _file(facts: tuple[int, str]) -> dict[str, Any]:
+    return {"size": facts[0], "sha256": facts[1]}
+
+
+def _facts(file: Mapping[str, Any]) -> tuple[int, str]:
+    return int(file["size"]), str(file["sha256"])
 
 
 @dataclass(frozen=True, slots=True)

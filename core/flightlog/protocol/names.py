@@ -49,7 +49,7 @@ def name_fault(value: object) -> str | None:
 
 
 def is_writer(folder: str) -> bool:
-    """Tell whether a folder of this name can be a writer's; with a "~" it would be a branch, which only servers have."""
+    """Tell whether a folder of this name may be a writer's; with a "~" it would be a branch, of servers alone."""
     return name_fault(folder) is None and "~" not in folder
 
 

@@ -203,14 +203,14 @@ class Delivery:
             self._progress.advance,
             self._verify,
         )
-        outcome.files = work.run(entries.values(), self._receipt(run_path).files)
+        outcome.files = work.run(entries.values(), self._receipt(run_path).holds)
         outcome.bytes_sent += work.sent_bytes
         outcome.faults.extend(work.faults)
         for artifact in ready:
             self._commit(outcome, run_path, artifact)
 
     def _commit(self, outcome: Outcome, run_path: str, artifact: ArtifactRecord) -> None:
-        body = {"manifest": artifact.manifest, "aliases": list(artifact.aliases), "at": artifact.at}
+        body = artifact.to_json()
         try:
             self._call(lambda: self._client.json("POST", f"{run_path}/manifests", json=body))
         except PermanentError as error:
@@ -256,7 +256,7 @@ def judge(outcome: Outcome, receipt: Receipt) -> None:
         elif (there.last, there.digest) != (done.last, done.digest):
             outcome.faults.append(f"the receipt for writer {done.name} is not what this disk holds")
     for path, facts in outcome.files.items():
-        if receipt.files.get(path) != facts:
+        if not receipt.holds(path, facts):
             outcome.faults.append(f"the receipt for {path} is not what this disk holds")
     spec_only = before == 1 and bool(outcome.identity.spec_fault)
     outcome.complete = not outcome.faults or (spec_only and len(outcome.faults) == 1)

@@ -215,9 +215,9 @@ class LiveFiles:
                 call,
                 lambda size: None,
                 verify=False,
-            ).run(entries.values(), {})
+            ).run(entries.values(), lambda path, facts: False)
         for artifact in ready:
-            body = {"manifest": artifact.manifest, "aliases": list(artifact.aliases), "at": artifact.at}
+            body = artifact.to_json()
             try:
                 call(lambda body=body: client.json("POST", f"{self._run_path}/manifests", json=body))  # type: ignore[misc]
             except PermanentError as error:

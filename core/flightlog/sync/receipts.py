@@ -89,7 +89,8 @@ class Proof:
             if any(name_fault(name) is not None for name in names):
                 raise ValueError("a name in it cannot be")
             receipt = Receipt.from_json(data["receipt"])
-            if not all(is_safe_path(path) and is_sha256(digest) for path, (_, digest) in receipt.files.items()):
+            held = [*receipt.files.items(), *((path, one) for path, each in receipt.former.items() for one in each)]
+            if not all(is_safe_path(path) and is_sha256(digest) for path, (_, digest) in held):
                 raise ValueError("a file in it cannot be")
             origin, server_id, at = str(data["server"]), str(data["server_id"]), float(data["issued_at"])
         except (KeyError, TypeError, AttributeError, OverflowError):

@@ -116,7 +116,7 @@ def lacking(stock: Stock, receipt: Receipt) -> list[str]:
             faults.append(f"it holds more of writer {name} than this copy, and so cannot speak of it")
         elif there.digest != here.digest:
             faults.append(f"it holds other records of writer {name} than this copy")
-    missing = [path for path, facts in stock.files.items() if receipt.files.get(path) != facts]
+    missing = [path for path, facts in stock.files.items() if not receipt.holds(path, facts)]
     faults.extend(f"it does not name {path} as it is here" for path in missing[:20])
     if len(missing) > 20:
         faults.append(f"nor {len(missing) - 20:,} more files")

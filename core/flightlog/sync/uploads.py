@@ -77,12 +77,14 @@ class FileDelivery:
         self.sent_bytes = 0
         self.faults: list[str] = []
 
-    def run(self, entries: Iterable[FileEntry], there: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
+    def run(
+        self, entries: Iterable[FileEntry], is_there: Callable[[str, tuple[int, str]], bool]
+    ) -> dict[str, tuple[int, str]]:
         """Send the files that the server lacks.
 
         Args:
             entries: the files as the records name them.
-            there: size and SHA-256 of those the server has.
+            is_there: tells of a path, size and SHA-256 whether the server has that.
 
         Returns:
             Size and SHA-256 of the files that are as they were recorded, by path: what the receipt must say.
@@ -90,7 +92,7 @@ class FileDelivery:
         """
         good: dict[str, tuple[int, str]] = {}
         for entry in entries:
-            known = there.get(entry.path) == (entry.size, entry.sha256)
+            known = is_there(entry.path, (entry.size, entry.sha256))
             try:
                 if not known:
                     self._waiting.files.append(self._send(entry))

@@ -227,6 +227,6 @@ def artifact_file(
     with parts.database.read() as connection:
         row = project_row(connection, account, workspace, project)
         version = files.version_row(connection, row.id, name, which)
-        found = files.file_row(connection, version.run_id, version.root + path)
+        found = files.version_file_row(connection, version, path)
         content = files.content_of(connection, parts.objects, row.id, found)
     return _file(content, path, found.size, bytes(found.sha256).hex())

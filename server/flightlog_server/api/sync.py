@@ -26,7 +26,6 @@ from flightlog.protocol.messages import (
     Held,
     Holding,
     Ranges,
-    Receipt,
     WriterState,
     parse_ranges,
 )
@@ -80,9 +79,13 @@ class Holdings(BaseModel):
 
 
 class ArtifactCommit(BaseModel):
-    """Which of a run's files is the manifest of a version, the aliases that move to it, and when that was recorded."""
+    """Which of a run's files is the manifest of a version, the aliases that move to it, and when that was recorded.
+
+    `digest`, the version's, tells the manifest from others that have been at its path.
+    """
 
     manifest: str = Field(max_length=1000)
+    digest: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     aliases: list[str] = Field(max_length=1000)
     at: float = Field(ge=0, allow_inf_nan=False)
 
@@ -311,7 +314,7 @@ def commit_artifact(
         raise malformed("The manifest's path or an alias cannot be used.")
     with parts.database.write() as connection:
         row = run_row(connection, account, workspace, project, run_id, role="member")
-        return files.commit_artifact(connection, parts.objects, row, body.manifest, body.aliases, body.at)
+        return files.commit_artifact(connection, parts.objects, row, body.manifest, body.aliases, body.at, body.digest)
 
 
 @router.get("/runs/{workspace}/{project}/{run_id}/receipt")
@@ -319,5 +322,4 @@ def receipt(workspace: str, project: str, run_id: str, parts: PartsOf, account: 
     """What is durably here of a run."""
     with parts.database.read() as connection:
         row = run_row(connection, account, workspace, project, run_id)
-        found = Receipt(ingest.writer_states(connection, row.id), files.files_of(connection, row.id))
-    return Json(found.to_json())
+        return Json(parcels.receipt_of(connection, row.id).to_json())

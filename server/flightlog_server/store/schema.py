@@ -270,6 +270,18 @@ files = Table(
     Column("chunks", LargeBinary, nullable=False),  # the chunks' SHA-256, 32 bytes each, in order
 )
 
+# What was at a path before other content came there: another directory of the run may have it still, and artifact
+# versions be made of it.
+former_files = Table(
+    "former_files",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", LargeBinary(32), primary_key=True),
+    Column("chunks", LargeBinary, nullable=False),
+)
+
 artifact_versions = Table(
     "artifact_versions",
     metadata,
