@@ -11,7 +11,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from flightlog.protocol.manifest import MAX_MANIFEST, Manifest, shown_reference
+from flightlog.protocol.manifest import MAX_MANIFEST, FileEntry, Manifest, shown_reference
 from flightlog.protocol.messages import ChunkedFile
 from flightlog.protocol.names import name_fault
 
@@ -204,7 +204,7 @@ def commit_artifact(
     key = {"project_id": run.project_id, "name": manifest.name}
     moved = [{**key, "alias": alias, "version_id": version_id, "set_at": at} for alias in aliases if alias not in later]
     upsert(connection, artifact_aliases, moved)
-    return show_version(connection, version_id)
+    return show_version(connection, version_id, with_files=False)
 
 
 def _manifest(
@@ -238,10 +238,13 @@ def _check_shown(manifest: Manifest) -> None:
 
 
 def _check_here(connection: Connection, run: Any, root: str, manifest: Manifest) -> None:
-    query = sa.select(_held.c.path, _held.c.size, _held.c.sha256).where(_held.c.run_id == run.id)
-    inside = query.where(_held.c.path.startswith(root, autoescape=True))
-    here = {(row.path, row.size, bytes(row.sha256).hex()) for row in connection.execute(inside)}
-    missing = [f.path for f in manifest.files if (root + f.path, f.size, f.sha256) not in here]
+    named = [FileEntry(root + file.path, file.size, file.sha256) for file in manifest.files]
+    here: set[FileEntry] = set()
+    for start in range(0, len(named), _VARIABLES):
+        part = _held.c.path.in_([entry.path for entry in named[start : start + _VARIABLES]])
+        query = sa.select(_held.c.path, _held.c.size, _held.c.sha256).where(_held.c.run_id == run.id, part)
+        here.update(FileEntry(row.path, row.size, bytes(row.sha256).hex()) for row in connection.execute(query))
+    missing = [entry.path.removeprefix(root) for entry in named if entry not in here]
     if missing:
         raise ApiError(
             409,

@@ -16,7 +16,7 @@ from flightlog.beneath import open_beneath
 from flightlog.protocol.manifest import FileEntry, Manifest
 from flightlog.protocol.messages import Receipt
 
-from .tools import Server, add_media, line, local_journal, pack_of, run_dir
+from .tools import Proxy, Server, add_media, line, local_journal, pack_of, run_dir
 
 SECRET = b"-----BEGIN PRIVATE KEY----- of somebody else"
 
@@ -257,6 +257,23 @@ def test_what_is_held_beside_other_content_is_not_sent_again(
             facts = (file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())
             assert receipt.holds("saved/config.yaml", facts)
     assert Receipt.from_json(receipt.to_json()) == receipt and len(receipt.former["saved/config.yaml"]) == 1
+
+
+def test_many_versions_are_committed_together(
+    server: Server, proxy: Proxy, place: Path, home: Path, run_id: str
+) -> None:
+    """One request for forty of them; the one whose file has changed is named, and the others are versions."""
+    with flightlog.init(project=run_id, dir=place, mode="offline") as run:
+        for number in range(40):
+            (place / "part.bin").write_bytes(b"%d" % number)
+            run.log_artifact(place / "part.bin", name=f"part{number}", type="part")
+    directory = next(place.glob(f"run-*-{run.id}"))
+    next(directory.glob("files/artifacts/part7/*/files/part.bin")).write_bytes(b"8")
+    said = server.sync(directory, home=home, url=proxy.url)
+    assert said.code == 3 and sum(asked.endswith("/manifests") for asked in proxy.seen) == 1
+    assert all("part7" in fault for fault in said.runs[0]["faults"]), said
+    shown = server.api("GET", f"runs/admin/{run_id}/{run.id}/artifacts").json()["artifacts"]
+    assert {version["name"] for version in shown} == {f"part{number}" for number in range(40) if number != 7}
 
 
 def test_an_artifact_with_a_changed_file_is_not_committed(server: Server, place: Path, home: Path, run_id: str) -> None:

@@ -174,7 +174,7 @@ def test_another_users_run_is_not_there(server: Server, run_id: str) -> None:
     assert is_no(server.api("POST", "projects/admin/p/packs", pack_of(b"x"), key=other), 404)
     assert is_no(server.api("POST", "projects/admin/p/chunks/missing", {"chunks": []}, key=other), 404)
     assert is_no(server.api("POST", f"{run}/files", {"files": []}, key=other), 404)
-    assert is_no(server.api("POST", f"{run}/manifests", {"manifest": "a", "aliases": [], "at": 1}, key=other), 404)
+    assert is_no(server.api("POST", f"{run}/manifests", {"artifacts": []}, key=other), 404)
     assert server.api("GET", "projects", key=other).json() == {"projects": []}
 
 
@@ -194,7 +194,7 @@ def test_a_viewer_may_look_and_not_write(server: Server, run_id: str) -> None:
     assert is_no(server.api("POST", "projects/admin/p/packs", pack_of(b"x"), key=viewer), 403)
     assert is_no(server.api("POST", "projects/admin/p/chunks/missing", {"chunks": []}, key=viewer), 403)
     assert is_no(server.api("POST", f"{run}/files", {"files": []}, key=viewer), 403)
-    assert is_no(server.api("POST", f"{run}/manifests", {"manifest": "a", "aliases": [], "at": 1}, key=viewer), 403)
+    assert is_no(server.api("POST", f"{run}/manifests", {"artifacts": []}, key=viewer), 403)
     server.execute("DELETE FROM members WHERE role = 'viewer'")
 
 
@@ -704,8 +704,14 @@ def test_manifests_that_cannot_be_committed(server: Server, run_id: str) -> None
         entry = _file(path, len(content), digest, [[digest, len(content)]])
         assert server.api("POST", f"{run}/files", {"files": [entry]}).status == 200
 
-    def commit(path: str, aliases: object = (), at: object = 1.0) -> Answer:
-        return server.api("POST", f"{run}/manifests", {"manifest": path, "aliases": aliases, "at": at})
+    def commit(path: str, aliases: object = (), at: object = 1.0) -> int:
+        wanted = {"manifest": path, "aliases": aliases, "at": at}
+        answer = server.api("POST", f"{run}/manifests", {"artifacts": [wanted]})
+        if answer.status != 200:
+            assert is_no(answer, answer.status)
+            return answer.status
+        (said,) = answer.json()["artifacts"]
+        return int(said["status"]) if said.get("error") and said["detail"] else 200
 
     missing = FileEntry("weights.bin", 7, _HASH)
     deep: Any = 1
@@ -721,14 +727,14 @@ def test_manifests_that_cannot_be_committed(server: Server, run_id: str) -> None
     }
     for name, (content, status) in manifests.items():
         put(f"artifacts/{name}/v0/manifest.json", content)
-        assert is_no(commit(f"artifacts/{name}/v0/manifest.json"), status), name
-    assert is_no(commit("artifacts/none/v0/manifest.json"), 404)
-    assert is_no(commit("../manifest.json"), 422)
+        assert commit(f"artifacts/{name}/v0/manifest.json") == status, name
+    assert commit("artifacts/none/v0/manifest.json") == 404
+    assert commit("../manifest.json") == 422
     put("artifacts/good/v0/manifest.json", Manifest("good", "model", ()).to_json())
     for aliases, at in ((["a/b"], 1.0), ("latest", 1.0), ([5], 1.0), (["x"] * 1001, 1.0), ([], -1), ([], float("nan"))):
-        assert is_no(commit("artifacts/good/v0/manifest.json", aliases, at), 422), (aliases, at)
+        assert commit("artifacts/good/v0/manifest.json", aliases, at) == 422, (aliases, at)
     assert server.api("GET", f"{run}/artifacts").json() == {"artifacts": []}
-    assert commit("artifacts/good/v0/manifest.json", ["latest"]).status == 200
+    assert commit("artifacts/good/v0/manifest.json", ["latest"]) == 200
     assert len(server.api("GET", f"{run}/artifacts").json()["artifacts"]) == 1
 
 

@@ -17,6 +17,7 @@ MAX_CHUNK = 8 << 20
 MAX_SPAN = 1 << 26  # seqs from the first to the last of one records request, lost ones included
 MAX_DIGESTS = 64  # seqs in one question for digests
 MAX_ASKED = 10_000  # chunks in one question, files in one commit
+MAX_VERSIONS = 200  # artifact versions in one commit
 MAX_HELD_RUNS = 200  # runs in one question for holdings
 MAX_HELD_WRITERS = 2_000  # of all of them
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..client import Client, Patience, path_of
-from ..contents import ArtifactRecord, Named, named_files
+from ..contents import Named, named_files
 from ..errors import DamagedError, DivergedError, GoneError, PermanentError
 from ..journal.reader import writer_folders
 from ..protocol.messages import Receipt, WriterState, difference, format_ranges
@@ -24,7 +24,7 @@ from .departed import LEFT
 from .lanes import Lanes
 from .local import Identity, alive
 from .records import Delivered
-from .uploads import FileDelivery
+from .uploads import FileDelivery, refused_versions
 
 
 class RunProgress(Protocol):
@@ -206,17 +206,8 @@ class Delivery:
         outcome.files = work.run(entries.values(), self._receipt(run_path).holds)
         outcome.bytes_sent += work.sent_bytes
         outcome.faults.extend(work.faults)
-        for artifact in ready:
-            self._commit(outcome, run_path, artifact)
-
-    def _commit(self, outcome: Outcome, run_path: str, artifact: ArtifactRecord) -> None:
-        body = artifact.to_json()
-        try:
-            self._call(lambda: self._client.json("POST", f"{run_path}/manifests", json=body))
-        except PermanentError as error:
-            if error.status not in (404, 409, 422):
-                raise
-            outcome.faults.append(f"artifact {artifact.name} is not complete on the server: {error}")
+        for artifact, why in refused_versions(self._client, self._call, run_path, ready, entries):
+            outcome.faults.append(f"artifact {artifact.name} is not complete on the server: {why}")
 
     def _receipt(self, run_path: str) -> Receipt:
         answer = self._call(lambda: self._client.json("GET", f"{run_path}/receipt"))

@@ -16,7 +16,6 @@ import zstandard
 
 from ..client import Client, Patience, path_of
 from ..contents import Named, named_files
-from ..errors import PermanentError
 from ..journal.reader import writer_folders
 from ..journal.record import Line
 from ..protocol.messages import WriterState
@@ -27,7 +26,7 @@ from .lanes import Lanes
 from .local import Identity
 from .records import EMPTY, Call
 from .session import Connect
-from .uploads import FileDelivery
+from .uploads import FileDelivery, refused_versions
 
 _UPLOAD_PATIENCE = 30.0
 _LANES = 2
@@ -216,10 +215,5 @@ class LiveFiles:
                 lambda size: None,
                 verify=False,
             ).run(entries.values(), lambda path, facts: False)
-        for artifact in ready:
-            body = artifact.to_json()
-            try:
-                call(lambda body=body: client.json("POST", f"{self._run_path}/manifests", json=body))  # type: ignore[misc]
-            except PermanentError as error:
-                if error.status not in (404, 409, 422):  # the whole sync at the end will say what is wrong with it
-                    raise
+        for _ in refused_versions(client, call, self._run_path, ready, entries):
+            pass  # the whole sync at the end will say what is wrong with it

@@ -7,14 +7,15 @@ chunks are on the server without belonging to anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..beneath import open_beneath
 from ..client import Client
+from ..contents import ArtifactRecord
 from ..errors import DamagedError, PermanentError, RetryableError
 from ..protocol.manifest import FileEntry
-from ..protocol.messages import MAX_ASKED, ChunkedFile
+from ..protocol.messages import MAX_ASKED, MAX_VERSIONS, ChunkedFile
 from ..rundir import RunDir
 from .chunker import chunks_of
 from .lanes import PACK_BYTES, Lanes
@@ -27,6 +28,53 @@ _COMMIT_SECONDS = 24 * 3600.0
 _COMMIT_FILES = 1000
 _COMMIT_CHUNKS = 100_000
 _SEEN = 200_000
+_COMMIT_MANIFESTS = 1 << 20  # bytes of the manifests that a server reads for one request
+
+
+def refused_versions(
+    client: Client, call: Call, run_path: str, ready: Sequence[ArtifactRecord], entries: Mapping[str, FileEntry]
+) -> Iterator[tuple[ArtifactRecord, str]]:
+    """Commit artifact versions, many at a time; yield those that the server refuses, and why.
+
+    Args:
+        client: the server. call: makes a request with patience. run_path: the run's address below /api/v1.
+        ready: the versions. entries: the run's files by path, their manifests among them.
+
+    Raises:
+        PermanentError, RetryableError: as the client says.
+    """
+    part: list[ArtifactRecord] = []
+    size = 0
+    for artifact in ready:
+        own = entries[artifact.manifest].size
+        if part and (size + own > _COMMIT_MANIFESTS or len(part) >= MAX_VERSIONS):
+            yield from _refused(client, call, run_path, part)
+            part, size = [], 0
+        part.append(artifact)
+        size += own
+    if part:
+        yield from _refused(client, call, run_path, part)
+
+
+def _refused(
+    client: Client, call: Call, run_path: str, part: Sequence[ArtifactRecord]
+) -> Iterator[tuple[ArtifactRecord, str]]:
+    body = {"artifacts": [artifact.to_json() for artifact in part]}
+    try:
+        answer = call(lambda: client.json("POST", f"{run_path}/manifests", json=body))
+    except PermanentError as error:
+        if error.status not in (404, 409, 413, 422):
+            raise
+        if len(part) == 1:
+            yield part[0], str(error)
+            return
+        for artifact in part:  # there is one among them that cannot even be asked for
+            yield from _refused(client, call, run_path, [artifact])
+        return
+    with client.understood():
+        for artifact, said in zip(part, answer["artifacts"], strict=True):
+            if "error" in said:
+                yield artifact, f"{client.origin}: {said['detail']}"
 
 
 @dataclass(slots=True)

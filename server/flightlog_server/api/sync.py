@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.engine import Connection
 from starlette.requests import ClientDisconnect
 
 from flightlog.protocol.manifest import is_safe_path, is_sha256
@@ -22,6 +23,7 @@ from flightlog.protocol.messages import (
     MAX_HELD_RUNS,
     MAX_HELD_WRITERS,
     MAX_PACK,
+    MAX_VERSIONS,
     ChunkedFile,
     Held,
     Holding,
@@ -88,6 +90,12 @@ class ArtifactCommit(BaseModel):
     digest: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     aliases: list[str] = Field(max_length=1000)
     at: float = Field(ge=0, allow_inf_nan=False)
+
+
+class ArtifactCommits(BaseModel):
+    """Versions that are to be committed."""
+
+    artifacts: list[ArtifactCommit] = Field(max_length=MAX_VERSIONS)
 
 
 async def _body(request: Request, limit: int, into: IO[bytes]) -> None:
@@ -306,15 +314,27 @@ def _spoken(work: Iterator[dict[str, Any] | None]) -> Iterator[bytes]:
 
 
 @router.post("/runs/{workspace}/{project}/{run_id}/manifests")
-def commit_artifact(
-    workspace: str, project: str, run_id: str, body: ArtifactCommit, parts: PartsOf, account: AccountOf
-) -> dict[str, Any]:
-    """Make an artifact version of a run's files."""
-    if not is_safe_path(body.manifest) or any(name_fault(a) for a in body.aliases):
-        raise malformed("The manifest's path or an alias cannot be used.")
+def commit_artifacts(
+    workspace: str, project: str, run_id: str, body: ArtifactCommits, parts: PartsOf, account: AccountOf
+) -> Json:
+    """Make artifact versions of a run's files; what came of each, in order: the version, or why it is none."""
+    answers: list[dict[str, Any]] = []
     with parts.database.write() as connection:
         row = run_row(connection, account, workspace, project, run_id, role="member")
-        return files.commit_artifact(connection, parts.objects, row, body.manifest, body.aliases, body.at, body.digest)
+        for wanted in body.artifacts:
+            try:
+                with connection.begin_nested():
+                    answers.append(_committed(connection, parts, row, wanted))
+            except ApiError as error:
+                answers.append({**error.body, "status": error.status})
+    return Json({"artifacts": answers})
+
+
+def _committed(connection: Connection, parts: Parts, row: Any, wanted: ArtifactCommit) -> dict[str, Any]:
+    if not is_safe_path(wanted.manifest) or any(name_fault(a) for a in wanted.aliases):
+        raise malformed("The manifest's path or an alias cannot be used.")
+    said = (wanted.manifest, wanted.aliases, wanted.at, wanted.digest)
+    return files.commit_artifact(connection, parts.objects, row, *said)
 
 
 @router.get("/runs/{workspace}/{project}/{run_id}/receipt")
