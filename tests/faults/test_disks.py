@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from .fleet import MIB, Forge, Training
@@ -123,6 +124,36 @@ def test_the_clients_disk_is_full(
     again = here.sync(run)
     assert again.code == 0 and results(again)[0]["status"] == "up_to_date", again
     Truth([run], training.address).compare(server)
+
+
+def test_cleaning_makes_room_on_a_full_disk(
+    training: Training, server: Service, here: Machine, small_disk: Path
+) -> None:
+    """Not a byte is free: what is proven goes all the same, and what a requeued job needs is left behind."""
+    training.finish()
+    run = small_disk / training.run.name
+    resize(small_disk, "16m")
+    shutil.copytree(training.run, run)
+    fill(small_disk)
+    said = here.sync(run, options=("--clean",))
+    assert said.code == 0 and results(said)[0]["cleaned"], said
+    (left,) = (small_disk / ".delivered").iterdir()
+    assert orjson.loads(left.read_bytes())["delivered_to"] == [here.url]
+    assert {path.name for path in small_disk.iterdir()} == {"ballast", ".delivered"}
+    Truth([training.run], training.address).compare(server)
+
+
+def test_where_nothing_can_be_left_behind_the_run_stays_as_it_was(
+    training: Training, here: Machine, server: Service
+) -> None:
+    """Something is in the way of .delivered: the error names it, and the run has its own name, and is delivered."""
+    training.finish()
+    (training.run.parent / ".delivered").write_text("")
+    said = here.sync(training.run, options=("--clean",))
+    assert said.code == 1 and ".delivered" in str(results(said)[0]["error"]), said
+    assert training.run.is_dir() and not list(training.run.parent.glob("*.cleaning"))
+    assert results(here.sync(training.run))[0]["status"] == "up_to_date"
+    Truth([training.run], training.address).compare(server)
 
 
 def test_no_disk_of_the_client_takes_anything(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -150,6 +151,7 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
     if aside.path.exists():
         return Cleaned(f"{aside.path} is in the way; sync that first")
     artifacts = kept_artifacts.records_of(directory) if keep_artifacts else []
+    known = state.load(directory)  # by its name: it may lie elsewhere
     try:
         os.rename(directory.path, aside.path)
     except FileNotFoundError:
@@ -165,13 +167,20 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
         os.rename(aside.path, directory.path)
         return Cleaned(reason)
     home = _home_of(directory.path)
-    _leave_behind(root, aside, proven)
+    try:
+        left = _leave_behind(root, aside, proven, known)
+    except BaseException:
+        os.rename(aside.path, directory.path)
+        raise
     held = {p for p in gone if keep_artifacts and p.is_relative_to(aside.files / "artifacts")}
     kept = [p.relative_to(aside.path).as_posix() for p in stays]
     freed = sum(p.lstat().st_size for p in gone - held)
     if held:
         kept_artifacts.keep(root, proven.identity.id, proven.identity.project, home.name, artifacts)
     _take_away(aside, home, [*stays, *sorted(held)])
+    if not left.is_written:
+        with contextlib.suppress(OSError):  # somebody else has filled the disk again: what stands there will do
+            atomic_write(left.place, left.content)
     _mend_links(root)
     return Cleaned(freed=freed, kept=kept, artifacts=len(held))
 
@@ -211,7 +220,16 @@ def _finish_earlier(root: Path) -> None:
                 os.rename(path, place)
 
 
-def _leave_behind(root: Path, aside: RunDir, proven: Proven) -> None:
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What is left behind of a run, and whether it is written: on a full disk only once there is room."""
+
+    place: Path
+    content: bytes
+    is_written: bool
+
+
+def _leave_behind(root: Path, aside: RunDir, proven: Proven, known: Mapping[str, state.Synced]) -> _Left:
     """Keep the spec, so that a requeued job can still go on where this run ended."""
     try:
         spec = aside.read_spec()
@@ -223,8 +241,18 @@ def _leave_behind(root: Path, aside: RunDir, proven: Proven) -> None:
     with contextlib.suppress(DamagedError):
         spec = merged(rundir.read_spec(place), spec)
     spec["seen"] = {**spec.get("seen", {}), **proven.writers}
-    spec[DELIVERED_TO] = sorted(origin for origin, there in state.load(aside).items() if state.holds_all(aside, there))
-    atomic_write(place, orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str))
+    spec[DELIVERED_TO] = sorted(origin for origin, there in known.items() if state.holds_all(aside, there))
+    content = orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str)
+    try:
+        atomic_write(place, content)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # A full disk is what cleaning is for. Until there is room the run's own spec stands in: a link takes none.
+        with contextlib.suppress(FileExistsError):
+            os.link(aside.spec_path, place)
+        return _Left(place, content, is_written=False)
+    return _Left(place, content, is_written=True)
 
 
 def _still_proven(proven: Proven, aside: RunDir) -> set[Path]:
