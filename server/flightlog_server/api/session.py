@@ -38,6 +38,7 @@ def hello(parts: PartsOf) -> dict[str, Any]:
             "pack": messages.MAX_PACK,
             "chunk": messages.MAX_CHUNK,
             "asked": messages.MAX_ASKED,
+            "versions": messages.MAX_VERSIONS,
         },
     }
 
