@@ -210,6 +210,18 @@ def test_a_run_whose_journal_is_not_there_yet_is_as_old_as_its_spec(
     assert quick("clean", place, home=home, **key).code == 0 and not directory.path.exists()
 
 
+def test_what_is_in_the_way_of_cleaning_is_named(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """A file where the folder of what is left behind would be: status 1, its path, and the run as it was."""
+    run = recorded(place, run_id)
+    assert server.sync(place, home=home).code == 0
+    before = content(run.path)
+    (place / ".delivered").write_text("")
+    said = quick("clean", place, home=home, **key)
+    assert said.code == 1 and f"{place / '.delivered'}: " in said.err and content(run.path) == before, said
+
+
 def test_without_a_server_to_ask_clean_deletes_nothing(home: Path, place: Path, run_id: str) -> None:
     """No key, a server that is down, a wrong key: said in one line, and everything stays."""
     recorded(place, run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,3 +93,9 @@ def alive(directory: RunDir) -> bool:
     except DamagedError:
         spec = {}
     return spec.get("state", "running") == "running" and rundir.is_alive(directory, spec)
+
+
+def in_words(error: OSError, directory: RunDir) -> str:
+    """Return what an OSError says of a run directory."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else directory.path
+    return f"{name}: {error.strerror or error}"

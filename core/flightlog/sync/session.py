@@ -16,8 +16,9 @@ from ..verify import is_blank
 from . import state
 from .deliver import Progress
 from .departed import Departures
+from .local import in_words
 from .results import Planned, Report, Result, Status
-from .work import Destination, OneAtATime, Work, in_words
+from .work import Destination, OneAtATime, Work
 
 __all__ = [
     "DEFAULT_TIMEOUT",

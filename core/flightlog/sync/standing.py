@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import DamagedError
 from ..rundir import RunDir
 from . import state
-from .local import Identity, alive, identify
+from .local import Identity, alive, identify, in_words
 from .tidy import bytes_on_disk
 
 
@@ -54,9 +54,8 @@ def standing(directory: RunDir, origin: str | None) -> Standing:
         found.identity = identify(directory)
         _compare(found, origin)
     except (DamagedError, OSError) as error:
-        words = error.strerror if isinstance(error, OSError) else None
         found.stuck, found.word, found.note = True, "damaged", "cannot be delivered"
-        found.trouble = words or str(error)
+        found.trouble = in_words(error, directory) if isinstance(error, OSError) else str(error)
     return found
 
 

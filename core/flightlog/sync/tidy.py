@@ -19,7 +19,7 @@ from ..rundir import RunDir
 from . import receipts, state
 from .clean import Cleaned, Proven, reason_to_keep, remove
 from .departed import LEFT, has_left
-from .local import Identity, identify
+from .local import Identity, identify, in_words
 from .receipts import Proof, Target
 from .stock import Stock, lacking, take_stock
 
@@ -137,8 +137,8 @@ class Tidying:
             if has_left(directory):
                 result.reason = LEFT
                 return result
-            words = error.strerror if isinstance(error, OSError) else None
-            result.reason, result.failed = words or str(error), True
+            result.reason = in_words(error, directory) if isinstance(error, OSError) else str(error)
+            result.failed = True
         return result
 
     def _prove_and_remove(self, result: Tidied, identity: Identity) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from .deliver import Delivery, Progress, RunProgress
 from .departed import LEFT, Departures, has_left
 from .holdings import confirmed
 from .lanes import Lanes
-from .local import Identity, identify
+from .local import Identity, identify, in_words
 from .pool import Pool
 from .results import Result
 from .small import SMALL_BYTES, Prepared, SmallDelivery
@@ -321,9 +320,3 @@ def _journal_bytes(directory: RunDir) -> int | None:
         return sum(size for sizes in directory.journal_sizes().values() for size in sizes.values())
     except OSError:
         return None
-
-
-def in_words(error: OSError, directory: RunDir) -> str:
-    """Return what an OSError says of a run directory."""
-    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else directory.path
-    return f"{name}: {error.strerror or error}"
