@@ -116,6 +116,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._seen: Mapping[str, Any] | None = None  # the latest metrics, until something changes the model
         self._is_over = False  # the epoch is through for us; callbacks behind us may still save
         self._saved: list[tuple[Any, str, str, int]] = []
+        self._backed_up: list[tuple[str, int, int | None]] = []  # where, at which step and optimizer's count
         self._best: dict[tuple[str, str], float] = {}  # by alias and metric
         self._next_rate = 0.0
         self._rates_now: Mapping[str, float] = {}
@@ -213,7 +214,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Some batches are about to be worked on."""
         if self._records:
-            if self._saved:
+            if self._saved or self._backed_up:
                 with contained("keeping a checkpoint"):
                     self._settle_saved(self._seen or {})
             self._seen = None
@@ -238,7 +239,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if self._pace.is_due(batch + 1, per_call):
                 with self._pace.recording():
                     self._record_batch(logs, step, self._pace.is_first(batch + 1, per_call))
-            if self._saved:
+            if self._saved or self._backed_up:
                 self._settle_saved(logs)
 
     def _record_batch(self, logs: Mapping[str, Any], step: int, is_first: bool) -> None:
@@ -398,7 +399,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         for one in self._list:
             saving.lend(one, model, self._was_saved)
         for backup in self._backups():
-            self._leave_marker(os.fspath(backup.backup_dir), known if known is not None else self._axis.step)
+            self._leave_marker(backup.backup_dir, known if known is not None else self._axis.step, iterations(model))
         with contained("describing the model"):
             self._describe(model)
 
@@ -440,25 +441,30 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         kind = keras.callbacks.BackupAndRestore
         return [one for one in self._list if isinstance(one, kind)]
 
-    def _leave_marker(self, path: str, step: int) -> None:
+    def _leave_marker(self, path: str | os.PathLike[str], step: int, updates: int | None) -> None:
         with contextlib.suppress(OSError):  # the place of a checkpoint may be anything; what is saved there is there
-            markers.leave(path, self._training.marker(step), iterations(self._net))
+            markers.leave(path, self._training.marker(step), updates)
 
     def _was_saved(self, callback: Any, path: str, kind: str) -> None:
         """A callback of Keras' own has saved the model: called in the midst of its hook, before or after ours."""
         with contained("flightlog's checkpoint()"):
-            step, _ = self._axis.now(self._net)
+            step, updates = self._axis.now(self._net)
             if isinstance(callback, keras.callbacks.BackupAndRestore):
-                self._leave_marker(os.fspath(callback.backup_dir), step)
+                # It has still to write which epoch that was. A kill before then must stay unlikely, and its marker can
+                # wait: the older one leads to the same step, by the optimizer's count.
+                self._backed_up.append((os.fspath(callback.backup_dir), step, updates))
                 return
             # Orbax takes offence at a file among its folders; the marker is that of the newest one.
-            self._leave_marker(os.fspath(callback.directory) if kind == "orbax" else path, step)
+            self._leave_marker(callback.directory if kind == "orbax" else path, step, updates)
             self._saved.append((callback, path, kind, step))
             if self._is_over:
                 self._settle_saved(self._seen or {})
 
     def _settle_saved(self, logs: Mapping[str, Any]) -> None:
         """Keep what has been saved, now that its metrics are known."""
+        backups, self._backed_up = self._backed_up, []
+        for backup in backups:
+            self._leave_marker(*backup)
         waiting, self._saved = self._saved, []
         for callback, path, kind, step in waiting:
             metric, mode = saving.best_of(callback)

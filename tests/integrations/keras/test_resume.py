@@ -95,6 +95,28 @@ def test_a_backup_within_an_epoch(fit: Fit, only_run: OnlyRun) -> None:
     assert list(rows(only_run(), "batch/loss")) == list(range(1, 24)) and rows(only_run(), "epoch") == {8: 1, 23: 2}
 
 
+@pytest.mark.parametrize("order", ["before", "behind"])
+@pytest.mark.parametrize("freq", ["epoch", 3])
+def test_a_backup_is_whole_before_its_marker_is_written(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, order: str, freq: str | int
+) -> None:
+    """Keras saves the weights and then which epoch they are of: the callback does not draw out the time between."""
+    backups: list[tuple[int, int]] = []  # the step by what Keras has written, and the marker's
+    leave = markers.leave
+
+    def left(checkpoint: Any, marker: Any, updates: Any) -> None:
+        leave(checkpoint, marker, updates)
+        if (place := Path("b/training_metadata.json")).exists():
+            said = json.loads(place.read_text())
+            backups.append((said["epoch"] * 8 + (0 if freq == "epoch" else said["batch"] + 1), marker["step"]))
+
+    monkeypatch.setattr(markers, "leave", left)
+    cb, backup = FlightlogCallback(), keras.callbacks.BackupAndRestore("b", save_freq=freq)
+    fit(classifier(), *([cb, backup] if order == "before" else [backup, cb]), epochs=2)
+    cb.finish()
+    assert len(backups) == (2 if freq == "epoch" else 5) and all(said == step for said, step in backups), backups
+
+
 @pytest.mark.parametrize("how", ["model", "weights"])
 def test_a_loaded_checkpoint_goes_on_in_its_run(fit: Fit, only_run: OnlyRun, how: str) -> None:
     """load_model and load_weights lead back to the run, at the checkpoint's step, and the project is the run's."""
