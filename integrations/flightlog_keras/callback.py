@@ -239,7 +239,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if self._pace.is_due(batch + 1, per_call):
                 with self._pace.recording():
                     self._record_batch(logs, step, self._pace.is_first(batch + 1, per_call))
-            if self._saved or self._backed_up:
+            if (self._saved or self._backed_up) and batch < self._last_batch:
                 self._settle_saved(logs)
 
     def _record_batch(self, logs: Mapping[str, Any], step: int, is_first: bool) -> None:
@@ -352,7 +352,6 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._records:
             with contained("flightlog's on_test_begin()"):
                 if not self._is_apart:
-                    self._settle_saved(self._seen or {})
                     self._batches_through()
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -461,24 +460,31 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 self._settle_saved(self._seen or {})
 
     def _settle_saved(self, logs: Mapping[str, Any]) -> None:
-        """Keep what has been saved, now that its metrics are known."""
+        """Keep what has been saved, now that its metrics are known: what came with an epoch's last batch at its end."""
         backups, self._backed_up = self._backed_up, []
         for backup in backups:
             self._leave_marker(*backup)
         waiting, self._saved = self._saved, []
-        for callback, path, kind, step in waiting:
-            metric, mode = saving.best_of(callback)
-            only_best = bool(getattr(callback, "save_best_only", False))
-            score = _number(callback.best if only_best else logs.get(metric or ""))
-            known: dict[str, Any] = {} if score is None else {"metric": metric, "score": score, "mode": mode}
-            alias = saving.best_alias(callback, self._list)
-            is_best = self._is_best(alias, metric, score, mode) if known and mode else only_best
-            self._training.checkpoint_saved(
-                path, step=step, epoch=self._epoch + 1, kind=kind, sidecar=False,
-                best=alias if is_best else False, is_side=saving.is_side(callback, self._list),
-                write_once=kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
-                **known,
-            )  # fmt: skip
+        found = [self._understood(*one, logs) for one in waiting]
+        # Of several at one step one is kept; "metric" and "score" are those of the first.
+        for saved in sorted(found, key=lambda one: (one["step"], one["best"] != "best")):
+            self._training.checkpoint_saved(**saved, epoch=self._epoch + 1, sidecar=False)
+
+    def _understood(self, callback: Any, path: str, kind: str, step: int, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is known of a checkpoint, as arguments of `Training.checkpoint_saved`."""
+        metric, mode = saving.best_of(callback)
+        only_best = bool(getattr(callback, "save_best_only", False))
+        score = _number(callback.best if only_best else logs.get(metric or ""))
+        known: dict[str, Any] = {} if score is None else {"metric": metric, "score": score, "mode": mode}
+        alias = saving.best_alias(callback, self._list)
+        is_best = self._is_best(alias, metric, score, mode) if known and mode else only_best
+        scores = {other: _number(logs.get(other)) for other in saving.monitored(self._list)}
+        return {
+            "path": path, "step": step, "kind": kind, "best": alias if is_best else False,
+            "is_side": saving.is_side(callback, self._list), **known,
+            "write_once": kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
+            "metadata": {"scores": {other: value for other, value in scores.items() if value is not None}},
+        }  # fmt: skip
 
     def _is_best(self, alias: str, metric: str | None, score: float | None, mode: str) -> bool:
         """Whether it is the best of the whole run; a callback of Keras' own begins anew with each process."""
@@ -494,9 +500,12 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """The run goes on from an earlier step: the best so far is that of the checkpoints up to there."""
         self._best.clear()
         for metadata, aliases in self._training.checkpoints.metadata():
-            metric, score, step = metadata.get("metric"), _number(metadata.get("score")), metadata.get("step")
-            if isinstance(metric, str) and score is not None and isinstance(step, int) and step <= self._axis.step:
-                self._best.update({(alias, metric): score for alias in aliases if alias.startswith("best")})
+            step, scores = metadata.get("step"), metadata.get("scores")
+            known = {metadata.get("metric"): metadata.get("score"), **(scores if isinstance(scores, Mapping) else {})}
+            for one in saving.saving(self._list):
+                alias, score = saving.best_alias(one, self._list), _number(known.get(one.monitor))
+                if alias in aliases and score is not None and isinstance(step, int) and step <= self._axis.step:
+                    self._best[alias, one.monitor] = score
 
     # -- a fit that was left -------------------------------------------------------------------------------------------
 

@@ -172,9 +172,13 @@ def test_weights_alone_are_another_training(fit: Fit) -> None:
     assert len({first.run.id, second.run.id, third.run.id}) == 3
 
 
+@pytest.mark.parametrize("beside", ["none", "before", "behind"])
 @pytest.mark.parametrize("only_best", [False, True])
-def test_the_best_stays_the_best_of_the_whole_run(fit: Fit, only_best: bool) -> None:
-    """A new process does not take its first checkpoint for the best; one from hidden steps is none any more."""
+def test_the_best_stays_the_best_of_the_whole_run(fit: Fit, only_best: bool, beside: str) -> None:
+    """A new process does not take its first checkpoint for the best; one from hidden steps is none any more.
+
+    Nor does a second callback, which saves at the same steps and goes by another metric, take the score away.
+    """
 
     class Scored(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -183,11 +187,16 @@ def test_the_best_stays_the_best_of_the_whole_run(fit: Fit, only_best: bool) -> 
     def train(model: Any, begin: int, end: int) -> None:
         cb = FlightlogCallback(artifact="m", project="p", checkpoints="all")
         save = keras.callbacks.ModelCheckpoint("{epoch}.keras", "score", mode="max", save_best_only=only_best)
-        fit(model, Scored(), save, cb, initial_epoch=begin, epochs=end)
+        other = keras.callbacks.ModelCheckpoint("newest.keras", "loss", save_freq=8)
+        around = {"none": [save, cb], "before": [save, other, cb], "behind": [cb, save, other]}[beside]
+        fit(model, Scored(), *around, initial_epoch=begin, epochs=end)
         cb.finish()
 
     def best() -> Any:
-        return flightlog.Api("flightlog").artifact("p/m:best").metadata["score"]
+        known = flightlog.Api("flightlog").artifact("p/m:best").metadata
+        assert known["scores"].keys() == ({"score"} if beside == "none" else {"score", "loss"})
+        assert known["score"] == known["scores"][known["metric"]]
+        return known["scores"]["score"]
 
     train(classifier(), 0, 2)
     train(keras.models.load_model("2.keras"), 2, 4)
