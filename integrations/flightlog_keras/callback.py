@@ -67,7 +67,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         async_safe: tells Keras that its hooks may be called by other threads, while the next batch is worked on.
 
     Raises:
-        UsageError: an argument cannot be used. TypeError: there is none of this name.
+        UsageError, SettingsError: an argument cannot be used. TypeError: there is none of this name.
     """
 
     async_safe = True
