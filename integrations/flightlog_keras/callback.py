@@ -104,6 +104,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._defined: set[str] = set()
         self._is_silent = False
         self._in_fit = False  # between on_train_begin and on_train_end, or an exception
+        self._was_left = False  # this fit was taken for one that an exception has ended
         self._is_ready = False  # this fit has its run
         self._is_apart = False  # in a list of callbacks of its own: an evaluate or predict of the script's
         self._fit: tuple[Any, Any] = (None, None)  # its model and parameters
@@ -184,7 +185,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._thread = threading.get_ident()
             for other in list(_live):
                 other._leave_for(self)
-            self._in_fit, self._is_ready, self._is_apart = True, False, False
+            self._in_fit, self._was_left, self._is_ready, self._is_apart = True, False, False, False
             self._fit = (self._model, self.params)
             self._list = watching.in_list_of(self)
             self._is_silent = next(c for c in self._list if isinstance(c, FlightlogCallback)) is not self
@@ -198,6 +199,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._records:
             return
         with contained("flightlog's on_epoch_begin()"):
+            self._go_on()
             self._rejoin()
             self._settle_saved(self._seen or {})
             self._begin_run()
@@ -277,6 +279,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._records:
             return
         with contained("flightlog's on_epoch_end()"):
+            self._go_on()
             self._batches_through()
             logs = dict(logs or {})
             self._axis.end_epoch(self._net)
@@ -315,6 +318,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """`fit` has come to its end; the run stays open for what the script does next."""
         with contained("flightlog's on_train_end()"):
             if self._records:
+                self._go_on()
                 self._begin_run()  # there may have been no epoch left to do
                 self._settle_saved(self._seen or {})
                 for one in self._list:
@@ -520,11 +524,17 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """If a `fit` is not through, say that the run failed."""
         if not self._in_fit:
             return
-        self._in_fit = False
+        self._in_fit, self._was_left = False, True
         if self._records and self._training.is_open:
             self._settle_saved(self._seen or {})
             where = f"in epoch {self._epoch + 1}, at step {self._axis.step}"
             self._training.failed(FitLeft(f"fit() was left {where}, before its end"))
+
+    def _go_on(self) -> None:
+        """Another `fit` had begun in the midst of ours, which was not left for it: our hooks are called again."""
+        if self._was_left:
+            self._in_fit, self._was_left = True, False
+            self._training.open()
 
 
 def _number(value: Any) -> float | None:
