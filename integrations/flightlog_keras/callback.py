@@ -67,7 +67,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         async_safe: tells Keras that its hooks may be called by other threads, while the next batch is worked on.
 
     Raises:
-        UsageError: an argument cannot be used. TypeError: there is none of this name.
+        UsageError, SettingsError: an argument cannot be used. TypeError: there is none of this name.
     """
 
     async_safe = True
@@ -104,6 +104,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._defined: set[str] = set()
         self._is_silent = False
         self._in_fit = False  # between on_train_begin and on_train_end, or an exception
+        self._was_left = False  # this fit was taken for one that an exception has ended
         self._is_ready = False  # this fit has its run
         self._is_apart = False  # in a list of callbacks of its own: an evaluate or predict of the script's
         self._fit: tuple[Any, Any] = (None, None)  # its model and parameters
@@ -116,6 +117,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._seen: Mapping[str, Any] | None = None  # the latest metrics, until something changes the model
         self._is_over = False  # the epoch is through for us; callbacks behind us may still save
         self._saved: list[tuple[Any, str, str, int]] = []
+        self._backed_up: list[tuple[str, int, int | None]] = []  # where, at which step and optimizer's count
         self._best: dict[tuple[str, str], float] = {}  # by alias and metric
         self._next_rate = 0.0
         self._rates_now: Mapping[str, float] = {}
@@ -183,7 +185,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._thread = threading.get_ident()
             for other in list(_live):
                 other._leave_for(self)
-            self._in_fit, self._is_ready, self._is_apart = True, False, False
+            self._in_fit, self._was_left, self._is_ready, self._is_apart = True, False, False, False
             self._fit = (self._model, self.params)
             self._list = watching.in_list_of(self)
             self._is_silent = next(c for c in self._list if isinstance(c, FlightlogCallback)) is not self
@@ -197,6 +199,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._records:
             return
         with contained("flightlog's on_epoch_begin()"):
+            self._go_on()
             self._rejoin()
             self._settle_saved(self._seen or {})
             self._begin_run()
@@ -213,7 +216,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Some batches are about to be worked on."""
         if self._records:
-            if self._saved:
+            if self._saved or self._backed_up:
                 with contained("keeping a checkpoint"):
                     self._settle_saved(self._seen or {})
             self._seen = None
@@ -238,7 +241,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if self._pace.is_due(batch + 1, per_call):
                 with self._pace.recording():
                     self._record_batch(logs, step, self._pace.is_first(batch + 1, per_call))
-            if self._saved:
+            if (self._saved or self._backed_up) and batch < self._last_batch:
                 self._settle_saved(logs)
 
     def _record_batch(self, logs: Mapping[str, Any], step: int, is_first: bool) -> None:
@@ -276,6 +279,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._records:
             return
         with contained("flightlog's on_epoch_end()"):
+            self._go_on()
             self._batches_through()
             logs = dict(logs or {})
             self._axis.end_epoch(self._net)
@@ -314,6 +318,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """`fit` has come to its end; the run stays open for what the script does next."""
         with contained("flightlog's on_train_end()"):
             if self._records:
+                self._go_on()
                 self._begin_run()  # there may have been no epoch left to do
                 self._settle_saved(self._seen or {})
                 for one in self._list:
@@ -351,7 +356,6 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._records:
             with contained("flightlog's on_test_begin()"):
                 if not self._is_apart:
-                    self._settle_saved(self._seen or {})
                     self._batches_through()
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -398,7 +402,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         for one in self._list:
             saving.lend(one, model, self._was_saved)
         for backup in self._backups():
-            self._leave_marker(os.fspath(backup.backup_dir), known if known is not None else self._axis.step)
+            self._leave_marker(backup.backup_dir, known if known is not None else self._axis.step, iterations(model))
         with contained("describing the model"):
             self._describe(model)
 
@@ -440,39 +444,51 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         kind = keras.callbacks.BackupAndRestore
         return [one for one in self._list if isinstance(one, kind)]
 
-    def _leave_marker(self, path: str, step: int) -> None:
+    def _leave_marker(self, path: str | os.PathLike[str], step: int, updates: int | None) -> None:
         with contextlib.suppress(OSError):  # the place of a checkpoint may be anything; what is saved there is there
-            markers.leave(path, self._training.marker(step), iterations(self._net))
+            markers.leave(path, self._training.marker(step), updates)
 
     def _was_saved(self, callback: Any, path: str, kind: str) -> None:
         """A callback of Keras' own has saved the model: called in the midst of its hook, before or after ours."""
         with contained("flightlog's checkpoint()"):
-            step, _ = self._axis.now(self._net)
+            step, updates = self._axis.now(self._net)
             if isinstance(callback, keras.callbacks.BackupAndRestore):
-                self._leave_marker(os.fspath(callback.backup_dir), step)
+                # It has still to write which epoch that was. A kill before then must stay unlikely, and its marker can
+                # wait: the older one leads to the same step, by the optimizer's count.
+                self._backed_up.append((os.fspath(callback.backup_dir), step, updates))
                 return
             # Orbax takes offence at a file among its folders; the marker is that of the newest one.
-            self._leave_marker(os.fspath(callback.directory) if kind == "orbax" else path, step)
+            self._leave_marker(callback.directory if kind == "orbax" else path, step, updates)
             self._saved.append((callback, path, kind, step))
             if self._is_over:
                 self._settle_saved(self._seen or {})
 
     def _settle_saved(self, logs: Mapping[str, Any]) -> None:
-        """Keep what has been saved, now that its metrics are known."""
+        """Keep what has been saved, now that its metrics are known: what came with an epoch's last batch at its end."""
+        backups, self._backed_up = self._backed_up, []
+        for backup in backups:
+            self._leave_marker(*backup)
         waiting, self._saved = self._saved, []
-        for callback, path, kind, step in waiting:
-            metric, mode = saving.best_of(callback)
-            only_best = bool(getattr(callback, "save_best_only", False))
-            score = _number(callback.best if only_best else logs.get(metric or ""))
-            known: dict[str, Any] = {} if score is None else {"metric": metric, "score": score, "mode": mode}
-            alias = saving.best_alias(callback, self._list)
-            is_best = self._is_best(alias, metric, score, mode) if known and mode else only_best
-            self._training.checkpoint_saved(
-                path, step=step, epoch=self._epoch + 1, kind=kind, sidecar=False,
-                best=alias if is_best else False, is_side=saving.is_side(callback, self._list),
-                write_once=kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
-                **known,
-            )  # fmt: skip
+        found = [self._understood(*one, logs) for one in waiting]
+        # Of several at one step one is kept; "metric" and "score" are those of the first.
+        for saved in sorted(found, key=lambda one: (one["step"], one["best"] != "best")):
+            self._training.checkpoint_saved(**saved, epoch=self._epoch + 1, sidecar=False)
+
+    def _understood(self, callback: Any, path: str, kind: str, step: int, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is known of a checkpoint, as arguments of `Training.checkpoint_saved`."""
+        metric, mode = saving.best_of(callback)
+        only_best = bool(getattr(callback, "save_best_only", False))
+        score = _number(callback.best if only_best else logs.get(metric or ""))
+        known: dict[str, Any] = {} if score is None else {"metric": metric, "score": score, "mode": mode}
+        alias = saving.best_alias(callback, self._list)
+        is_best = self._is_best(alias, metric, score, mode) if known and mode else only_best
+        scores = {other: _number(logs.get(other)) for other in saving.monitored(self._list)}
+        return {
+            "path": path, "step": step, "kind": kind, "best": alias if is_best else False,
+            "is_side": saving.is_side(callback, self._list), **known,
+            "write_once": kind == "orbax" or "{" in str(getattr(callback, "filepath", "")),
+            "metadata": {"scores": {other: value for other, value in scores.items() if value is not None}},
+        }  # fmt: skip
 
     def _is_best(self, alias: str, metric: str | None, score: float | None, mode: str) -> bool:
         """Whether it is the best of the whole run; a callback of Keras' own begins anew with each process."""
@@ -488,9 +504,12 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """The run goes on from an earlier step: the best so far is that of the checkpoints up to there."""
         self._best.clear()
         for metadata, aliases in self._training.checkpoints.metadata():
-            metric, score, step = metadata.get("metric"), _number(metadata.get("score")), metadata.get("step")
-            if isinstance(metric, str) and score is not None and isinstance(step, int) and step <= self._axis.step:
-                self._best.update({(alias, metric): score for alias in aliases if alias.startswith("best")})
+            step, scores = metadata.get("step"), metadata.get("scores")
+            known = {metadata.get("metric"): metadata.get("score"), **(scores if isinstance(scores, Mapping) else {})}
+            for one in saving.saving(self._list):
+                alias, score = saving.best_alias(one, self._list), _number(known.get(one.monitor))
+                if alias in aliases and score is not None and isinstance(step, int) and step <= self._axis.step:
+                    self._best[alias, one.monitor] = score
 
     # -- a fit that was left -------------------------------------------------------------------------------------------
 
@@ -505,11 +524,17 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """If a `fit` is not through, say that the run failed."""
         if not self._in_fit:
             return
-        self._in_fit = False
+        self._in_fit, self._was_left = False, True
         if self._records and self._training.is_open:
             self._settle_saved(self._seen or {})
             where = f"in epoch {self._epoch + 1}, at step {self._axis.step}"
             self._training.failed(FitLeft(f"fit() was left {where}, before its end"))
+
+    def _go_on(self) -> None:
+        """Another `fit` had begun in the midst of ours, which was not left for it: our hooks are called again."""
+        if self._was_left:
+            self._in_fit, self._was_left = True, False
+            self._training.open()
 
 
 def _number(value: Any) -> float | None:

@@ -136,8 +136,9 @@ def best_alias(checkpoint: Any, others: list[Any]) -> str:
     Args:
         checkpoint: the callback. others: all in the list, itself included.
     """
-    saving = _saving(others)
-    first = next((one for one in saving if not _only_weights(one)), saving[0] if saving else checkpoint)
+    all_of_them = saving(others)
+    whole = (one for one in all_of_them if not _only_weights(one))
+    first = next(whole, all_of_them[0] if all_of_them else checkpoint)
     parts = ["best"]
     if is_side(checkpoint, others):
         parts.append("weights")
@@ -148,10 +149,16 @@ def best_alias(checkpoint: Any, others: list[Any]) -> str:
 
 def is_side(checkpoint: Any, others: list[Any]) -> bool:
     """Whether a callback saves weights alone, and another one in the list whole models."""
-    return _only_weights(checkpoint) and not all(_only_weights(one) for one in _saving(others))
+    return _only_weights(checkpoint) and not all(_only_weights(one) for one in saving(others))
 
 
-def _saving(callbacks: list[Any]) -> list[Any]:
+def monitored(callbacks: list[Any]) -> set[str]:
+    """Return the metrics that checkpoint callbacks go by."""
+    return {str(one.monitor) for one in saving(callbacks)}
+
+
+def saving(callbacks: list[Any]) -> list[Any]:
+    """Return those that save checkpoints, in order."""
     return [one for one in callbacks if isinstance(one, keras.callbacks.ModelCheckpoint) or is_orbax(one)]
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from flightlog.errors import UsageError
 from flightlog.provenance import git as git_part
-from flightlog.provenance.code import save_folder
+from flightlog.provenance.code import home, save_folder
 from flightlog.provenance.collect import Collector, slow
 from flightlog.provenance.environment import packages, variables
 from flightlog.provenance.git import describe
@@ -507,6 +507,22 @@ def test_the_whole_is_one_record_and_its_files(
     assert not slow(tmp_path / "none", save_code=False)["files"] and not (tmp_path / "none").exists()
     with pytest.raises(UsageError, match="save_code=3"):
         slow(files, save_code=3)  # type: ignore[arg-type]
+
+
+def test_an_installed_command_does_not_say_where_the_code_is(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment in a repository of its own: the working directory's counts; the script's, where it is one."""
+    command, elsewhere = tmp_path / "home" / "env" / "bin" / "train", tmp_path / "elsewhere"
+    command.parent.mkdir(parents=True)
+    command.touch()
+    elsewhere.mkdir()
+    git(tmp_path / "home", "init", "-q")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(command), raising=False)
+    assert home(repository) == home(elsewhere) == command.parent
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "home" / "env"))
+    assert home(repository) == repository
+    assert home(elsewhere) == command.parent
 
 
 def test_a_notebook_is_kept_without_its_outputs(

@@ -16,7 +16,7 @@ import pytest
 
 import flightlog
 from flightlog import terminal
-from flightlog.errors import UsageError
+from flightlog.errors import FlightlogError, UsageError
 from flightlog.reading import Api
 from flightlog.reading.views import RunView
 from flightlog.throughput import Throughput, batch_size, token_count
@@ -82,6 +82,15 @@ def test_a_given_run_does_not_go_with_arguments_for_another() -> None:
             Training(**wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="projekt"):
         Training(projekt="p")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"group": 3}, {"tags": 3}, {"notes": ["n"]}, {"config": "lr=1"}, {"console": "loud"}, {"save_code": 1.5}]
+)
+def test_what_init_refuses_is_refused_when_the_training_is_made(wrong: dict[str, Any]) -> None:
+    """In a hook it would cost the whole run, and no more than a warning would tell of it."""
+    with pytest.raises(FlightlogError, match=f"{next(iter(wrong))}="):
+        Training(**wrong)
 
 
 def test_an_ended_run_goes_on_when_more_is_recorded(only_run: OnlyRun) -> None:

@@ -87,11 +87,16 @@ def name_program() -> dict[str, Any]:
 
 
 def home(folder: Path) -> Path:
-    """Return where the code is: the program's folder if that is in a repository, else `folder`."""
+    """Return where the code is: the program's folder if that is in a repository, else `folder`.
+
+    An installed command tells nothing of where the code is, if `folder` is in a repository: its environment may lie in
+    another one, such as that of the home directory.
+    """
     path = program()
-    if path is not None and find_root(path.absolute().parent) is not None:
-        return path.absolute().parent
-    return folder
+    if path is None or find_root(path.absolute().parent) is None:
+        return folder
+    is_installed = path.absolute().is_relative_to(sys.prefix)
+    return folder if is_installed and find_root(folder) is not None else path.absolute().parent
 
 
 def _without_outputs(notebook: bytes | None) -> bytes | None:

@@ -72,6 +72,7 @@ class Training:
 
     Raises:
         UsageError: the policy is none, a name cannot be used, or `run` comes with arguments for another.
+        SettingsError: an argument, or a setting in its place, is none that can be used.
         TypeError: `flightlog.init` does not take it.
     """
 
@@ -88,6 +89,7 @@ class Training:
             raise UsageError(f"run= takes what flightlog.init() returns, not {type(run).__name__}")
         given = {name: value for name, value in init.items() if value is not None}
         current.check_arguments("Training()", init)
+        self._check_values(given)
         if run is not None and (contrary := sorted(given.keys() & {"project", "id", "dir", "mode"})):
             raise UsageError(f"run= is a run already; {', '.join(contrary)} cannot be set anew")
         self.rank = rank
@@ -106,6 +108,12 @@ class Training:
         self._pid = os.getpid()
         if run is None:
             self._reserved = self._new_id()
+
+    @staticmethod
+    def _check_values(given: Mapping[str, Any]) -> None:
+        """Raise now what `init` would raise of arguments in the midst of a hook, where it costs the whole run."""
+        settings.load(**{name: value for name, value in given.items() if name != "resume_from"})  # it may name a run
+        as_mapping("config=", given.get("config"))
 
     def _new_id(self) -> str | None:
         """Return the id that a new run will have; None where an id is given, or the disk decides which run it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import threading
@@ -326,6 +327,30 @@ def test_two_trackers_at_once(fit: Fit, only_run: OnlyRun, capsys: pytest.Captur
     assert len(Path("log.csv").read_text().splitlines()) == 3
     assert list(rows(only_run(), "batch/loss")) == list(range(1, 17))
     assert capsys.readouterr().err.count("two FlightlogCallbacks") == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_fit_within_a_fit_is_no_end_of_the_outer_one(fit: Fit, fails: bool) -> None:
+    """A callback trains a probe with a run of its own after each epoch: the outer run ends as the outer training."""
+
+    class Probe(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            inner = FlightlogCallback(project="probes", id=f"probe-{epoch}")
+            fit(classifier(), inner, epochs=1)
+            inner.finish()
+            if fails and epoch == 1:
+                raise ValueError("after the second probe")
+
+    outer = FlightlogCallback(project="p", id="outer")
+    with pytest.raises(ValueError, match="second probe") if fails else contextlib.nullcontext():
+        fit(classifier(), outer, Probe(), epochs=2)
+    outer.finish()
+    views = {view.id: view for view in flightlog.Api("flightlog").runs()}
+    assert {name: view.state for name, view in views.items()} == {
+        "outer": "failed" if fails else "finished", "probe-0": "finished", "probe-1": "finished",
+    }  # fmt: skip
+    assert list(rows(views["outer"], "batch/loss")) == list(range(1, 17))
+    assert list(rows(views["probe-1"], "batch/loss")) == list(range(1, 9))
 
 
 def test_a_copy_is_a_run_of_its_own(fit: Fit) -> None:

@@ -95,6 +95,28 @@ def test_a_backup_within_an_epoch(fit: Fit, only_run: OnlyRun) -> None:
     assert list(rows(only_run(), "batch/loss")) == list(range(1, 24)) and rows(only_run(), "epoch") == {8: 1, 23: 2}
 
 
+@pytest.mark.parametrize("order", ["before", "behind"])
+@pytest.mark.parametrize("freq", ["epoch", 3])
+def test_a_backup_is_whole_before_its_marker_is_written(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, order: str, freq: str | int
+) -> None:
+    """Keras saves the weights and then which epoch they are of: the callback does not draw out the time between."""
+    backups: list[tuple[int, int]] = []  # the step by what Keras has written, and the marker's
+    leave = markers.leave
+
+    def left(checkpoint: Any, marker: Any, updates: Any) -> None:
+        leave(checkpoint, marker, updates)
+        if (place := Path("b/training_metadata.json")).exists():
+            said = json.loads(place.read_text())
+            backups.append((said["epoch"] * 8 + (0 if freq == "epoch" else said["batch"] + 1), marker["step"]))
+
+    monkeypatch.setattr(markers, "leave", left)
+    cb, backup = FlightlogCallback(), keras.callbacks.BackupAndRestore("b", save_freq=freq)
+    fit(classifier(), *([cb, backup] if order == "before" else [backup, cb]), epochs=2)
+    cb.finish()
+    assert len(backups) == (2 if freq == "epoch" else 5) and all(said == step for said, step in backups), backups
+
+
 @pytest.mark.parametrize("how", ["model", "weights"])
 def test_a_loaded_checkpoint_goes_on_in_its_run(fit: Fit, only_run: OnlyRun, how: str) -> None:
     """load_model and load_weights lead back to the run, at the checkpoint's step, and the project is the run's."""
@@ -150,9 +172,13 @@ def test_weights_alone_are_another_training(fit: Fit) -> None:
     assert len({first.run.id, second.run.id, third.run.id}) == 3
 
 
+@pytest.mark.parametrize("beside", ["none", "before", "behind"])
 @pytest.mark.parametrize("only_best", [False, True])
-def test_the_best_stays_the_best_of_the_whole_run(fit: Fit, only_best: bool) -> None:
-    """A new process does not take its first checkpoint for the best; one from hidden steps is none any more."""
+def test_the_best_stays_the_best_of_the_whole_run(fit: Fit, only_best: bool, beside: str) -> None:
+    """A new process does not take its first checkpoint for the best; one from hidden steps is none any more.
+
+    Nor does a second callback, which saves at the same steps and goes by another metric, take the score away.
+    """
 
     class Scored(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -161,11 +187,16 @@ def test_the_best_stays_the_best_of_the_whole_run(fit: Fit, only_best: bool) -> 
     def train(model: Any, begin: int, end: int) -> None:
         cb = FlightlogCallback(artifact="m", project="p", checkpoints="all")
         save = keras.callbacks.ModelCheckpoint("{epoch}.keras", "score", mode="max", save_best_only=only_best)
-        fit(model, Scored(), save, cb, initial_epoch=begin, epochs=end)
+        other = keras.callbacks.ModelCheckpoint("newest.keras", "loss", save_freq=8)
+        around = {"none": [save, cb], "before": [save, other, cb], "behind": [cb, save, other]}[beside]
+        fit(model, Scored(), *around, initial_epoch=begin, epochs=end)
         cb.finish()
 
     def best() -> Any:
-        return flightlog.Api("flightlog").artifact("p/m:best").metadata["score"]
+        known = flightlog.Api("flightlog").artifact("p/m:best").metadata
+        assert known["scores"].keys() == ({"score"} if beside == "none" else {"score", "loss"})
+        assert known["score"] == known["scores"][known["metric"]]
+        return known["scores"]["score"]
 
     train(classifier(), 0, 2)
     train(keras.models.load_model("2.keras"), 2, 4)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ from flightlog.reading.views import ArtifactView, RunView
 
 from ...server.tools import Server, environment
 from .models import job as job_here
+
+# It loads the optimizer onto the device of the processes, which accelerate calls "cpu:0": torch knows no such place.
+two_can_resume = pytest.mark.skipif(
+    int(version("transformers").split(".")[0]) < 5, reason="transformers before 5 resumes no two processes without GPUs"
+)
 
 JOB = Path(__file__).with_name("job.py")
 Runs = Callable[[], list[RunView]]
@@ -110,6 +116,7 @@ def test_a_job_that_is_killed_and_terminated_is_one_run_here_and_on_a_server(
         assert (copied / path.name).read_bytes() == path.read_bytes()
 
 
+@two_can_resume
 def test_two_processes_continue_one_run(tmp_path: Path, runs: Runs, versions: Versions) -> None:
     """Under torchrun both go on with the run that one process began; the first writes the metrics, each itself."""
     job_here(3)
@@ -124,6 +131,7 @@ def test_two_processes_continue_one_run(tmp_path: Path, runs: Runs, versions: Ve
 
 
 @pytest.mark.slow
+@two_can_resume
 def test_two_processes_begin_one_run_and_continue_it(runs: Runs, versions: Versions) -> None:
     """Under torchrun, twice: the ranks agree on the run without a checkpoint, and go on with it from one."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
