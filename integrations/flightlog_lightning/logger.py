@@ -356,7 +356,7 @@ class LoggerHooks:
         self.record_beside()
         self._checkpoints.tidy(self.training.checkpoint_removed)
         self.axis = self.step = None
-        if status == "success":
+        if status == "success" or self.is_aside:
             self.training.paused()
         else:
             self.begin()

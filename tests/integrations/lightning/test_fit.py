@@ -145,6 +145,26 @@ def test_an_error_before_the_loop_leaves_a_failed_run_with_its_settings(tmp_path
     assert only_run().state == "failed" and only_run().config["seed"] == 7
 
 
+@pytest.mark.parametrize("hook", ["prepare_data", "setup", "configure_model", "on_fit_start"])
+def test_an_error_before_anything_is_recorded_leaves_a_failed_run(
+    tmp_path: Path, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    """A data set that is not there, say: the run names the exception, and the next fit goes on with it."""
+
+    def fails(self: Any, stage: str = "") -> None:
+        raise FileNotFoundError("train.csv")
+
+    logger = FlightlogLogger(project="p")
+    with monkeypatch.context() as broken, pytest.raises(FileNotFoundError):
+        broken.setattr(Line, hook, fails)
+        fit(tmp_path, logger)
+    (finish,) = [r.data for _, r in only_run()._records(["finish"])]
+    assert (finish["state"], finish["error"]["type"]) == ("failed", "FileNotFoundError")
+    fit(tmp_path, logger, max_epochs=1)
+    logger.training.finish()
+    assert only_run().state == "finished"
+
+
 @pytest.mark.parametrize("way", ["named", "default folder"])
 def test_a_resumed_training_continues_its_run_without_a_flag(tmp_path: Path, only_run: OnlyRun, way: str) -> None:
     """From a checkpoint of the first epoch, a new logger continues the same run there, and makes the same curve."""
