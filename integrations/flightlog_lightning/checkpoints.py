@@ -43,9 +43,26 @@ class Scanner:
             "mode": callback.mode if monitor else None,
             "kind": "weights" if weights_only else "full",
             "write_once": _is_written_once(path, trainer),
-            "others": [other for others in self._others.values() for other in others],
+            "others": self._all_others(),
         }
         return [facts]
+
+    def rescued(self, trainer: Any) -> list[dict[str, Any]]:
+        """Return, as `look` does, what OnExceptionCheckpoints have just saved; they tell no logger of it."""
+        return [
+            {
+                "path": callback.ckpt_path,
+                "step": trainer.global_step,
+                "epoch": trainer.current_epoch,
+                "write_once": _is_written_once(callback.ckpt_path, trainer),
+                "others": self._all_others(),
+            }
+            for callback in getattr(trainer, "checkpoint_callbacks", [])
+            if type(callback).__name__ == "OnExceptionCheckpoint" and "://" not in str(callback.ckpt_path)
+        ]
+
+    def _all_others(self) -> list[str]:
+        return [other for others in self._others.values() for other in others]
 
     def tidy(self, removed: Callable[[str], object]) -> None:
         """Tell of those that are no longer there."""

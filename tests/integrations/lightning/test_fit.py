@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 import flightlog
@@ -109,6 +109,21 @@ def test_an_exception_fails_the_run_and_the_next_fit_goes_on_with_it(tmp_path: P
     fit(tmp_path, logger, max_epochs=1)
     logger.training.finish()
     assert only_run().state == "finished" and list(column(only_run(), "train_loss")) == list(range(8))
+
+
+@pytest.mark.filterwarnings("ignore:.*was called without a model", "ignore:.*there is no last checkpoint available")
+def test_what_an_exception_makes_a_callback_save_is_kept(tmp_path: Path, only_run: OnlyRun) -> None:
+    """OnExceptionCheckpoint's file is the newest version; the training goes on from it, and another one follows."""
+    for fail_at in (3, 6):
+        last = tmp_path / "on_exception.ckpt"
+        with pytest.raises(ArithmeticError):
+            fit(
+                tmp_path, FlightlogLogger(project="p"), Line(fail_at=fail_at), last if last.exists() else None,
+                callbacks=[OnExceptionCheckpoint(tmp_path)],
+            )  # fmt: skip
+        view = only_run()
+        assert view.state == "failed" and list(column(view, "train_loss"))[:3] == [0, 1, 2]
+        assert aliases(f"model-{view.id}") == {last.name: {"latest", f"step-{fail_at}", "epoch-0"}}
 
 
 def test_an_interrupt_from_the_keyboard_is_told(tmp_path: Path, only_run: OnlyRun) -> None:
