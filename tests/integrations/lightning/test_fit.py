@@ -331,6 +331,24 @@ def test_several_model_checkpoints_keep_what_they_watch(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob("*.flightlog.json") if not p.with_name(p.name[:-15]).exists()]
 
 
+@pytest.mark.parametrize("first", ["models", "weights"])
+def test_weights_do_not_take_the_names_of_whole_checkpoints(tmp_path: Path, first: str) -> None:
+    """Saved side by side, in either order: `best`, `latest`, `step-N` and `epoch-N` are what a training goes on from."""
+    logger = FlightlogLogger(project="p", artifact="m", checkpoints="all")
+    both = [
+        ModelCheckpoint(dirpath=tmp_path, filename="all-{epoch}", monitor="epoch", mode="max", save_top_k=-1),
+        ModelCheckpoint(dirpath=tmp_path, filename="w-{epoch}", monitor="step", mode="max", save_weights_only=True),
+    ]
+    fit(tmp_path, logger, callbacks=both if first == "models" else both[::-1])
+    logger.training.finish()
+    assert aliases("m") == {
+        "all-epoch=0.ckpt": {"step-8", "epoch-0"},
+        "all-epoch=1.ckpt": {"step-16", "epoch-1", "latest", "best"},
+        "w-epoch=0.ckpt": {"step-8-weights", "epoch-0-weights"},
+        "w-epoch=1.ckpt": {"step-16-weights", "epoch-1-weights", "best-weights-step"},
+    }
+
+
 def test_the_loggers_contract(tmp_path: Path, only_run: OnlyRun) -> None:
     """Names are never None and open no run; hyper-parameters come as they like, repeatedly; media are recorded."""
     logger = FlightlogLogger(project="p", prefix="a/")
