@@ -333,7 +333,7 @@ def test_several_model_checkpoints_keep_what_they_watch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["models", "weights"])
 def test_weights_do_not_take_the_names_of_whole_checkpoints(tmp_path: Path, first: str) -> None:
-    """Saved side by side, in either order: `best`, `latest`, `step-N` and `epoch-N` are what a training goes on from."""
+    """Saved side by side, in either order: `best`, `latest`, `step-N` and `epoch-N` are what one goes on from."""
     logger = FlightlogLogger(project="p", artifact="m", checkpoints="all")
     both = [
         ModelCheckpoint(dirpath=tmp_path, filename="all-{epoch}", monitor="epoch", mode="max", save_top_k=-1),
