@@ -228,7 +228,9 @@ class CallbackHooks:
 
     @hook
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """The loop was left by an exception; `finalize` comes when all callbacks have saved what they want to."""
+        """A stage was left by an exception; `finalize` comes when all callbacks have saved what they want to."""
+        if self._logger is None:  # it failed before `setup`
+            self.setup(trainer, pl_module, "")
         logger = self._logger
         if logger is not None:
             logger.note(exception)

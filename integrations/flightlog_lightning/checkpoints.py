@@ -28,6 +28,7 @@ class Scanner:
         path = str(getattr(callback, "_last_checkpoint_saved", "") or callback.last_model_path)
         if not path or "://" in path:
             return []
+        saving = [each for each in getattr(trainer, "checkpoint_callbacks", []) if hasattr(each, "save_weights_only")]
         monitor, weights_only = callback.monitor, bool(callback.save_weights_only)
         best = os.path.abspath(callback.best_model_path) == os.path.abspath(path) if callback.best_model_path else False  # noqa: PTH100
         self._others[str(callback.state_key)] = _others(callback)
@@ -37,15 +38,33 @@ class Scanner:
             "path": path,
             "step": step or 0,
             "epoch": _whole(getattr(trainer, "current_epoch", None)),
-            "best": _alias(monitor, trainer) if best else False,
+            "best": _alias(callback, saving) if best else False,
             "metric": monitor,
             "score": _score(callback, path, trainer),
             "mode": callback.mode if monitor else None,
             "kind": "weights" if weights_only else "full",
             "write_once": _is_written_once(path, trainer),
-            "others": [other for others in self._others.values() for other in others],
+            "others": self._all_others(),
+            "is_side": _is_side(callback, saving),
         }
         return [facts]
+
+    def rescued(self, trainer: Any) -> list[dict[str, Any]]:
+        """Return, as `look` does, what OnExceptionCheckpoints have just saved; they tell no logger of it."""
+        return [
+            {
+                "path": callback.ckpt_path,
+                "step": trainer.global_step,
+                "epoch": trainer.current_epoch,
+                "write_once": _is_written_once(callback.ckpt_path, trainer),
+                "others": self._all_others(),
+            }
+            for callback in getattr(trainer, "checkpoint_callbacks", [])
+            if type(callback).__name__ == "OnExceptionCheckpoint" and "://" not in str(callback.ckpt_path)
+        ]
+
+    def _all_others(self) -> list[str]:
+        return [other for others in self._others.values() for other in others]
 
     def tidy(self, removed: Callable[[str], object]) -> None:
         """Tell of those that are no longer there."""
@@ -54,17 +73,30 @@ class Scanner:
             removed(path)
 
 
-def _alias(monitor: str | None, trainer: Any) -> str | bool:
-    """Return the alias of the best one, True for `best`: that of the first ModelCheckpoint that watches a metric.
+def _alias(callback: Any, saving: list[Any]) -> str | bool:
+    """Return the alias of a ModelCheckpoint's best one: `best` for the first that watches a metric and saves all.
 
     Another one's alias says what it watches. Without a metric the newest is the best to Lightning; here only where no
     better is to be known.
+
+    Args:
+        callback: the ModelCheckpoint. saving: all of the Trainer, itself included.
     """
-    callbacks = getattr(trainer, "checkpoint_callbacks", [])
-    watched = [each for each in (getattr(callback, "monitor", None) for callback in callbacks) if each is not None]
-    if monitor is None:
-        return not watched
-    return True if monitor in watched[:1] or not watched else "best-" + re.sub(r"[^\w.-]", "_", monitor)
+    watching = [each for each in saving if each.monitor is not None]
+    first = next((each for each in watching if not each.save_weights_only), watching[0] if watching else callback)
+    if callback.monitor is None and watching:
+        return False
+    parts = ["best"]
+    if _is_side(callback, saving):
+        parts.append("weights")
+    if callback.monitor != first.monitor:
+        parts.append(re.sub(r"[^\w.-]", "_", str(callback.monitor)))
+    return "-".join(parts)
+
+
+def _is_side(callback: Any, saving: list[Any]) -> bool:
+    """Tell whether a ModelCheckpoint saves weights alone, and another one of the Trainer all."""
+    return bool(callback.save_weights_only) and not all(each.save_weights_only for each in saving)
 
 
 def _others(callback: Any) -> list[str]:

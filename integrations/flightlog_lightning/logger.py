@@ -355,11 +355,14 @@ class LoggerHooks:
             return
         self.record_beside()
         self._checkpoints.tidy(self.training.checkpoint_removed)
+        step = self.step
         self.axis = self.step = None
-        if status == "success":
+        if status == "success" or self.is_aside:
             self.training.paused()
         else:
             self.begin()
+            for rescued in self._checkpoints.rescued(self.trainer()):
+                self.training.checkpoint_saved(**rescued, log_step=step)
             error, self._error = self._error, None
             self.training.failed(error if error is not None else RuntimeError(f"Lightning says: {status}"))
         if self.training.is_elsewhere:

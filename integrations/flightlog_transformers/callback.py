@@ -477,7 +477,15 @@ class FlightlogCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
             if type(error).__name__ == "TrialPruned":
                 self._end_pruned()
             elif error is not None and not isinstance(error, SystemExit) and (is_training or not self._has_trained):
+                if not is_training:
+                    self._introduce_early()
                 self._training.failed(error)
+
+    def _introduce_early(self) -> None:
+        """Say what a training is that has failed before it began."""
+        call = watching.present_call()
+        if call is not None and call.trainer.state.is_world_process_zero:
+            self._introduce(call.trainer.args, call.trainer.state, call.trainer.model)
 
     def _end_pruned(self) -> None:
         """A search has stopped a trial that was not promising: nothing has failed."""

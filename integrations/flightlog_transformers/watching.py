@@ -23,7 +23,7 @@ class Watcher(Protocol):
     """A callback that wants to hear how a training was left."""
 
     def left(self, error: BaseException | None) -> None:
-        """The training was left: by an exception, or (None) because it was through."""
+        """The training was left, of which this is still the call: by an exception, or (None) because it was through."""
 
 
 @dataclass(eq=False, frozen=True)
@@ -73,9 +73,9 @@ def watch(trainer_class: type[Trainer], watcher: type[Any]) -> None:
             error = raised
             raise
         finally:
-            _call.reset(token)
             for callback in call.callbacks(watcher):
                 callback.left(error)
+            _call.reset(token)
 
     setattr(train, _MARK, True)
     watched: Any = trainer_class

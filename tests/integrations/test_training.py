@@ -221,6 +221,15 @@ def test_what_is_let_go_is_said_before_it_is_deleted(
     assert [p.parts[-3] for p in kept.rglob("*.ckpt")] == ["v3"]
 
 
+def test_a_checkpoint_that_is_the_same_as_an_earlier_one_is_not_let_go_with_it(tmp_path: Path) -> None:
+    """Frozen weights, saved again at a later step: they are one version, and the newest needs it."""
+    training = Training(project="p", checkpoints="last", artifact="m")
+    for step in (10, 20, 30, 40):
+        training.checkpoint_saved(write(tmp_path / f"{step}" / "m.ckpt", "frozen"), step=step, sidecar=False)
+    training.finish()
+    assert versions("m") == {"frozen": {"latest", "step-10", "step-20", "step-30", "step-40"}}
+
+
 def test_a_checkpoint_that_is_saved_twice_is_kept_once(tmp_path: Path) -> None:
     """`last.ckpt` of the same step, a link to it, and the same file again are no versions of their own."""
     training = Training(project="p", checkpoints="all", artifact="m")

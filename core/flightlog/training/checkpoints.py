@@ -235,7 +235,8 @@ class Checkpoints:
         stay = [kept for kept in everything if self._is_wanted(kept, everything, others)]
         gone = [kept for kept in everything if not any(kept is one for one in stay)]
         if gone:
-            run._keeper.let_go(self.artifact(run), lambda: [kept.version() for kept in gone])
+            # Two checkpoints with the same content are one version: it goes with the last of them.
+            run._keeper.let_go(self.artifact(run), lambda: _versions(gone) - _versions(stay))
             self._kept = stay
 
     def _is_wanted(self, kept: _Kept, everything: list[_Kept], others: tuple[str, ...] | None) -> bool:
@@ -258,6 +259,10 @@ class Checkpoints:
                     best = {alias for alias in aliases if alias.startswith("best")}
                     self._kept.append(_Kept(lambda name=name: name, None, str(kind), paths, best))  # type: ignore[misc]
         return self._kept
+
+
+def _versions(kept: Iterable[_Kept]) -> set[str]:
+    return {each.version() for each in kept}
 
 
 def _newest(everything: list[_Kept], kind: str) -> _Kept | None:

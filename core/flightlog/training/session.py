@@ -574,13 +574,15 @@ class Training:
     def failed(self, error: BaseException) -> None:
         """The framework's loop was left by an exception: the run ends as failed, or as preempted after SIGTERM.
 
-        A run that the script began itself goes on: the script may know better, and else its own end says so.
+        A training that failed before anything was recorded has a run, too, which says so. A run that the script began
+        itself goes on: the script may know better, and else its own end says so.
         """
         self.paused()
-        run = self._run
+        is_exit = isinstance(error, SystemExit) and not error.code
+        run = self._run_or_none() if self._run is None and self.is_main and not is_exit else self._run
         if run is None or not self._owned or run.state != "running":
             return
-        if isinstance(error, SystemExit) and not error.code and not endings.is_terminated(run):
+        if is_exit and not endings.is_terminated(run):
             return  # `sys.exit()` is an end like another
         if endings.is_terminated(run):
             run.preempt()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 import flightlog
@@ -111,6 +111,21 @@ def test_an_exception_fails_the_run_and_the_next_fit_goes_on_with_it(tmp_path: P
     assert only_run().state == "finished" and list(column(only_run(), "train_loss")) == list(range(8))
 
 
+@pytest.mark.filterwarnings("ignore:.*was called without a model", "ignore:.*there is no last checkpoint available")
+def test_what_an_exception_makes_a_callback_save_is_kept(tmp_path: Path, only_run: OnlyRun) -> None:
+    """OnExceptionCheckpoint's file is the newest version; the training goes on from it, and another one follows."""
+    for fail_at in (3, 6):
+        last = tmp_path / "on_exception.ckpt"
+        with pytest.raises(ArithmeticError):
+            fit(
+                tmp_path, FlightlogLogger(project="p"), Line(fail_at=fail_at), last if last.exists() else None,
+                callbacks=[OnExceptionCheckpoint(tmp_path)],
+            )  # fmt: skip
+        view = only_run()
+        assert view.state == "failed" and list(column(view, "train_loss"))[:3] == [0, 1, 2]
+        assert aliases(f"model-{view.id}") == {last.name: {"latest", f"step-{fail_at}", "epoch-0"}}
+
+
 def test_an_interrupt_from_the_keyboard_is_told(tmp_path: Path, only_run: OnlyRun) -> None:
     """Ctrl-C, which Lightning turns into an exit, leaves a failed run that names KeyboardInterrupt."""
 
@@ -143,6 +158,26 @@ def test_an_error_before_the_loop_leaves_a_failed_run_with_its_settings(tmp_path
     with pytest.raises(ArithmeticError):
         fit(tmp_path, logger, Broken())
     assert only_run().state == "failed" and only_run().config["seed"] == 7
+
+
+@pytest.mark.parametrize("hook", ["prepare_data", "setup", "configure_model", "on_fit_start"])
+def test_an_error_before_anything_is_recorded_leaves_a_failed_run(
+    tmp_path: Path, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    """A data set that is not there, say: the run names the exception, and the next fit goes on with it."""
+
+    def fails(self: Any, stage: str = "") -> None:
+        raise FileNotFoundError("train.csv")
+
+    logger = FlightlogLogger(project="p")
+    with monkeypatch.context() as broken, pytest.raises(FileNotFoundError):
+        broken.setattr(Line, hook, fails)
+        fit(tmp_path, logger)
+    (finish,) = [r.data for _, r in only_run()._records(["finish"])]
+    assert (finish["state"], finish["error"]["type"]) == ("failed", "FileNotFoundError")
+    fit(tmp_path, logger, max_epochs=1)
+    logger.training.finish()
+    assert only_run().state == "finished"
 
 
 @pytest.mark.parametrize("way", ["named", "default folder"])
@@ -294,6 +329,24 @@ def test_several_model_checkpoints_keep_what_they_watch(tmp_path: Path) -> None:
     assert sum(name.startswith("w-") for name in kept) == 1
     assert len(kept) <= 3
     assert not [p for p in tmp_path.rglob("*.flightlog.json") if not p.with_name(p.name[:-15]).exists()]
+
+
+@pytest.mark.parametrize("first", ["models", "weights"])
+def test_weights_do_not_take_the_names_of_whole_checkpoints(tmp_path: Path, first: str) -> None:
+    """Saved side by side, in either order: `best`, `latest`, `step-N` and `epoch-N` are what one goes on from."""
+    logger = FlightlogLogger(project="p", artifact="m", checkpoints="all")
+    both = [
+        ModelCheckpoint(dirpath=tmp_path, filename="all-{epoch}", monitor="epoch", mode="max", save_top_k=-1),
+        ModelCheckpoint(dirpath=tmp_path, filename="w-{epoch}", monitor="step", mode="max", save_weights_only=True),
+    ]
+    fit(tmp_path, logger, callbacks=both if first == "models" else both[::-1])
+    logger.training.finish()
+    assert aliases("m") == {
+        "all-epoch=0.ckpt": {"step-8", "epoch-0"},
+        "all-epoch=1.ckpt": {"step-16", "epoch-1", "latest", "best"},
+        "w-epoch=0.ckpt": {"step-8-weights", "epoch-0-weights"},
+        "w-epoch=1.ckpt": {"step-16-weights", "epoch-1-weights", "best-weights-step"},
+    }
 
 
 def test_the_loggers_contract(tmp_path: Path, only_run: OnlyRun) -> None:

@@ -487,6 +487,20 @@ def test_an_exception_is_known_at_once(runs: Runs) -> None:
     assert [view.state for view in runs()] == ["failed", "failed", "finished"]
 
 
+def test_what_fails_before_a_training_begins_has_a_run_that_the_next_goes_on_with(runs: Runs) -> None:
+    """With no checkpoint to go on from, the run has failed, with its settings; begun anew it has not failed."""
+    made = trainer(FlightlogCallback(), save_strategy="no", run_name="first try")
+    with pytest.raises(ValueError, match="No valid checkpoint"):
+        made.train(resume_from_checkpoint=True)
+    (view,) = runs()
+    (ended,) = (record.data for _, record in view._records(["finish"]))
+    assert (ended["state"], ended["error"]["type"], view.name) == ("failed", "ValueError", "first try")
+    assert view.config["run_name"] == "first try" and view.config["model_summary"]["parameters"] > 0
+    made.train()
+    current.finish()
+    assert [view.state for view in runs()] == ["finished"]
+
+
 def test_what_fails_before_a_training_begins_does_not_change_the_one_before(runs: Runs) -> None:
     """A finished training's run is not the one that failed when the next cannot even begin."""
     made = trainer(FlightlogCallback(), save_strategy="no")
