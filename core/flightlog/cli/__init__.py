@@ -6,7 +6,10 @@ of the local data is damaged; 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import os
 import sys
 from importlib.metadata import entry_points
 
@@ -72,8 +75,27 @@ def cli() -> None:
     """flightlog: the flight recorder for ML training."""
 
 
+def _open_streams() -> None:
+    """See to it that there is something at the standard streams, and that it takes every character.
+
+    In the place of one that is closed the next file to be opened would stand, and get what is said to nobody. Stdout
+    that is closed stays None, so that nothing counts as written there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    with contextlib.suppress(OSError):
+        _open_streams()
     try:
         # Outside of its standalone mode click returns the status of `Context.exit` instead of raising it.
         status = cli.main(arguments, prog_name="flightlog", standalone_mode=False)

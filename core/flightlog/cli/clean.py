@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from .. import keys, settings
 from ..client import Patience
@@ -18,7 +17,7 @@ from ..sync.tidy import Authority, Tidied, Tidying, authority
 from ..terminal import printable
 from .options import duration, json_option, paths_argument, server_option, timeout_of, timeout_option
 from .results import cleaned_json, print_kept
-from .text import counted, size_text
+from .text import counted, print_json, size_text
 
 
 @click.command()
@@ -59,7 +58,7 @@ def clean(
             if not as_json:
                 _print(result, quiet)
     if as_json:
-        click.echo(orjson.dumps({"dry_run": dry_run, "runs": [_as_json(r) for r in results]}))
+        print_json({"dry_run": dry_run, "runs": [_as_json(r) for r in results]})
     elif not quiet:
         _print_summary(results, dry_run)
     click.get_current_context().exit(1 if any(r.failed for r in results) else 0)

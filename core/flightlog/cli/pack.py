@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
-import orjson
 
 from ..errors import DamagedError, FlightlogError, UsageError
 from ..rundir import SPEC, RunDir
 from ..sync import bundle, state
 from ..sync.bundle import PackedRun
 from ..sync.session import find_runs
-from ..terminal import printable
-from .options import json_option, paths_argument
+from ..terminal import printable, typed
+from .options import binary_stdout, json_option, paths_argument
 from .progress import bars, has_bars
-from .text import counted, size_text
+from .text import counted, print_json, size_text
 
 _MOST_LINES = 20
 
@@ -46,15 +45,13 @@ def pack(paths: tuple[Path, ...], output: Path, include_synced: bool, force: boo
     was wrong or a path is no run, 3 when part of it is damaged.
     """
     to_stdout = str(output) == "-"
-    if to_stdout and as_json:
-        raise UsageError("--json and -o - both want stdout")
-    if to_stdout and sys.stdout.isatty():
+    if to_stdout and binary_stdout(as_json).isatty():
         raise UsageError("a bundle is nothing for a terminal; name a file with -o")
     chosen = _chosen(find_runs(paths), paths, include_synced)
     runs, failed = _looked_at(chosen)
     if not runs and not failed:
         if as_json:
-            click.echo(orjson.dumps({"bundle": None, "bytes": 0, "runs": []}))
+            print_json({"bundle": None, "bytes": 0, "runs": []})
         elif not quiet:
             click.echo("nothing to pack: no pending runs (--include-synced takes delivered ones, too)", err=to_stdout)
         return
@@ -63,7 +60,7 @@ def pack(paths: tuple[Path, ...], output: Path, include_synced: bool, force: boo
     size = output.stat().st_size if runs and not to_stdout and output.is_file() else 0
     if as_json:
         listed = [*map(_as_json, runs), *failed]
-        click.echo(orjson.dumps({"bundle": str(output) if runs else None, "bytes": size, "runs": listed}))
+        print_json({"bundle": str(output) if runs else None, "bytes": size, "runs": listed})
     else:
         _print(runs, failed, output, size, quiet)
     damaged = any(run.faults for run in runs)
@@ -144,7 +141,7 @@ def _print(runs: Sequence[PackedRun], failed: Sequence[dict[str, Any]], output: 
         written = f", {size_text(size)}" if size else ""
         click.echo(f"{counted(len(runs), 'run')} in {shown}{written}", err=to_stderr)
         if not to_stderr:
-            click.echo(f"where the server can be reached:  flightlog sync {printable(output.name)}")
+            click.echo(f"where the server can be reached:  flightlog sync {printable(typed(output.name))}")
 
 
 def _as_json(run: PackedRun) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from .. import keys, settings
 from ..client import Patience
-from ..errors import FlightlogError, PermanentError, UsageError
+from ..errors import FlightlogError, PermanentError
 from ..protocol.names import checked_name
 from ..rundir import RunDir, atomic_write
 from ..sync import bundle, receipts
@@ -22,9 +21,9 @@ from ..sync.local import Identity, identify
 from ..sync.receipts import Proof, Target
 from ..sync.session import find_runs
 from ..sync.tidy import Authority, authority
-from ..terminal import printable
-from .options import json_option, paths_argument, server_option, timeout_of, timeout_option
-from .text import counted
+from ..terminal import printable, typed
+from .options import binary_stdout, json_option, paths_argument, server_option, timeout_of, timeout_option
+from .text import counted, print_json
 
 _MOST_LINES = 5
 
@@ -77,8 +76,8 @@ def export(
     key or a path is no run.
     """
     to_stdout = str(output) == "-"
-    if to_stdout and as_json:
-        raise UsageError("--json and -o - both want stdout")
+    if to_stdout:
+        binary_stdout(as_json)
     for what, name in (("workspace", workspace), ("project", project)):
         if name is not None:
             checked_name(what, name)
@@ -90,14 +89,14 @@ def export(
     _write(output, receipts.dump(proofs))
     if as_json:
         listed = [_proof_json(p) for p in proofs] + [{**_identity_json(i), "error": why} for i, why in missing]
-        click.echo(orjson.dumps({"server": chosen.origin, "file": str(output), "runs": listed}))
+        print_json({"server": chosen.origin, "file": str(output), "runs": listed})
     else:
         for identity, why in missing:
             click.echo(f"failed     {printable(identity.name)}: {printable(why)}", err=True)
         shown = "stdout" if to_stdout else printable(str(output))
         click.echo(f"{counted(len(proofs), 'receipt')} of {chosen.origin} in {shown}", err=to_stdout)
         if proofs and not to_stdout:
-            click.echo(f"where the runs were recorded:  flightlog receipt import {printable(output.name)}")
+            click.echo(f"where the runs were recorded:  flightlog receipt import {printable(typed(output.name))}")
     click.get_current_context().exit(1 if missing else 0)
 
 
@@ -183,7 +182,7 @@ def import_(file: Path, paths: tuple[Path, ...], as_json: bool) -> None:
         results, elsewhere = take_in(proofs, find_runs(paths))
     if as_json:
         shown = {"runs": [_import_json(r) for r in results], "elsewhere": [_proof_json(p) for p in elsewhere]}
-        click.echo(orjson.dumps(shown))
+        print_json(shown)
     else:
         for result in results:
             _print_import(result)

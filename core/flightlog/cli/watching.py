@@ -14,12 +14,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
-import orjson
 
 from .. import followed, settings
 from ..errors import NotFound
 from ..rundir import SPEC, RunDir
 from ..terminal import printable, without_keys
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..sync.follower import Followed
@@ -303,7 +303,7 @@ class _JsonLines(_Lines):
             )
         else:
             facts["text"] = text
-        click.echo(without_keys(orjson.dumps(facts).decode()))
+        print_json(facts)
 
 
 class _LogLines(_Lines):
