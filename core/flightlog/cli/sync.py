@@ -12,7 +12,7 @@ import click
 
 from .. import keys, settings
 from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Client, Patience
-from ..errors import DamagedError, FlightlogError, RetryableError, UsageError
+from ..errors import DamagedError, FlightlogError, KeyNeeded, RetryableError, SettingsError, UsageError
 from ..keys import Server
 from ..protocol.names import checked_name
 from ..rundir import RunDir
@@ -26,7 +26,7 @@ from .options import json_option, paths_argument, rate, server_option, timeout_o
 from .progress import Bars, Lines, bars, has_bars
 from .results import Shown
 from .text import print_json
-from .watching import Watching, run_watch, watch_options
+from .watching import Watching, run_watch, tell_of_refusal, watch_options
 
 # Less than this a server that works may need for an answer.
 _SHORTEST_WAIT = 10.0
@@ -158,7 +158,12 @@ def _watch(paths: Sequence[Path], server: str | None, watching: Watching, wishes
     _refuse_with_watch()
     _check(wishes, ())
     chosen = keys.choose_server(settings.load(), server)
-    key = keys.find_key(chosen)
+    try:
+        key = keys.find_key(chosen)
+    except (KeyNeeded, SettingsError) as error:
+        if watching.follower:
+            tell_of_refusal(paths, chosen.origin, error)
+        raise
     from ..sync import watch
     from ..sync.link import Link
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from .. import followed, settings
-from ..errors import NotFound
+from ..errors import FlightlogError, NotFound
 from ..rundir import SPEC, RunDir
 from ..terminal import printable, without_keys
 from .text import print_json
@@ -175,6 +175,13 @@ def _follow(directory: RunDir, link: Link, wishes: Wishes) -> int:
             diary.note(watch)
             diary.stop()
         return watch.exit_status
+
+
+def tell_of_refusal(paths: Sequence[Path], origin: str, why: FlightlogError) -> None:
+    """Let the training hear that its follower has no key."""
+    from ..sync.diary import Diary
+
+    Diary(RunDir(_places(paths)[0]), origin).refuse(str(why))
 
 
 @contextlib.contextmanager
