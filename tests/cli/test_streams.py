@@ -13,7 +13,7 @@ import pytest
 
 from flightlog.rundir import RunDir
 
-from ..server.tools import Said, Server, command, environment, flightlog, quick
+from ..server.tools import Said, Server, command, environment, flightlog, quick, run_dir
 from .tools import recorded
 
 STRANGE = os.fsdecode(b"not \xff\xfe utf-8")
@@ -47,6 +47,41 @@ def test_a_closed_stream_is_no_reason_to_fail_unless_it_is_needed(
     said = shell(f"flightlog {line.format(url=server.url)}", home, place, **key)
     assert said.code == code and words in said.err and "Traceback" not in said.err, said
     assert " a.tar" not in line or (place / "a.tar").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("to", "code"),
+    [
+        (">/dev/full", 1),
+        (">/dev/full 2>&1", 1),
+        ("--json >/dev/full", 1),
+        ("--quiet >/dev/full", 0),
+        ("2>/dev/full", 0),
+    ],
+)
+def test_a_log_on_a_full_disk_does_not_stop_the_work(
+    server: Server, home: Path, place: Path, run_id: str, to: str, code: int
+) -> None:
+    """All runs are delivered and cleaned, which frees it; what could not be said is status 1, and no traceback."""
+    for n in range(130):
+        run_dir(place / f"run-{n:03}", f"{run_id}n{n}")
+    key = {"FLIGHTLOG_API_KEY": server.key, "FLIGHTLOG_BASE_URL": server.url}
+    said = shell(f"flightlog sync -n 1 --clean . {to}", home, place, **key)
+    assert said.code == code and "Traceback" not in said.err, said
+    assert not list(place.glob("run-*")), said
+    assert ("stdout cannot be written: No space left" in said.err) is (code == 1 and "2>&1" not in to), said
+
+
+@pytest.mark.parametrize("verb", ["pack", "receipt export"])
+def test_what_is_wanted_on_stdout_and_does_not_fit_is_status_1(
+    server: Server, home: Path, place: Path, run_id: str, verb: str
+) -> None:
+    """The bundle, or the receipts, are the work itself: it ends at once, in one line."""
+    assert server.sync(recorded(place, run_id).path, home=home).code == 0
+    key = {"FLIGHTLOG_API_KEY": server.key, "FLIGHTLOG_BASE_URL": server.url}
+    run = next(place.glob("run-*")).name
+    said = shell(f"flightlog {verb} -o - {run} >/dev/full", home, place, **key)
+    assert said.code == 1 and said.err == "flightlog: stdout cannot be written: No space left on device\n", said
 
 
 def test_what_a_terminal_cannot_show_does_not_end_a_command(

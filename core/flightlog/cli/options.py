@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from ..errors import UsageError
 from ..sync.session import DEFAULT_TIMEOUT
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,15 +78,6 @@ def _can_be_waited(seconds: float) -> bool:
 def json_option(command: F) -> F:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")(command)
-
-
-def binary_stdout(as_json: bool) -> IO[bytes]:
-    """Return stdout for `-o -`. Raises UsageError where it is closed, or wanted for something else."""
-    if as_json:
-        raise UsageError("--json and -o - both want stdout")
-    if sys.stdout is None:
-        raise UsageError("stdout is closed; name a file with -o")
-    return sys.stdout.buffer
 
 
 def timeout_of(given: float | None) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,9 @@ from ..sync import bundle, state
 from ..sync.bundle import PackedRun
 from ..sync.session import find_runs
 from ..terminal import printable, typed
-from .options import binary_stdout, json_option, paths_argument
+from .options import json_option, paths_argument
 from .progress import bars, has_bars
+from .streams import binary_stdout
 from .text import counted, print_json, size_text
 
 _MOST_LINES = 20
@@ -45,7 +45,9 @@ def pack(paths: tuple[Path, ...], output: Path, include_synced: bool, force: boo
     was wrong or a path is no run, 3 when part of it is damaged.
     """
     to_stdout = str(output) == "-"
-    if to_stdout and binary_stdout(as_json).isatty():
+    if to_stdout and as_json:
+        raise UsageError("--json and -o - both want stdout")
+    if to_stdout and binary_stdout().isatty():
         raise UsageError("a bundle is nothing for a terminal; name a file with -o")
     chosen = _chosen(find_runs(paths), paths, include_synced)
     runs, failed = _looked_at(chosen)
@@ -109,14 +111,19 @@ def _write(runs: Sequence[PackedRun], output: Path, force: bool, silent: bool) -
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise FlightlogError(f"{output} cannot be written: {error.strerror or error}") from None
+        raise FlightlogError(f"{_called(output)} cannot be written: {error.strerror or error}") from None
+
+
+def _called(output: Path) -> str:
+    return "stdout" if str(output) == "-" else str(output)
 
 
 @contextmanager
 def _opened(output: Path, force: bool) -> Iterator[IO[bytes]]:
     if str(output) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        stdout = binary_stdout()
+        yield stdout
+        stdout.flush()
         return
     with bundle.opened_for_writing(output, replace=force) as out:
         yield out
@@ -137,7 +144,7 @@ def _print(runs: Sequence[PackedRun], failed: Sequence[dict[str, Any]], output: 
     for each in failed:
         click.echo(f"failed     {printable(each['error'])}", err=True)
     if runs and not quiet:
-        shown = "stdout" if to_stderr else printable(str(output))
+        shown = printable(_called(output))
         written = f", {size_text(size)}" if size else ""
         click.echo(f"{counted(len(runs), 'run')} in {shown}{written}", err=to_stderr)
         if not to_stderr:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from .. import keys, settings
 from ..client import Patience
-from ..errors import FlightlogError, PermanentError
+from ..errors import FlightlogError, PermanentError, UsageError
 from ..protocol.names import checked_name
 from ..rundir import RunDir, atomic_write
 from ..sync import bundle, receipts
@@ -22,7 +21,8 @@ from ..sync.receipts import Proof, Target
 from ..sync.session import find_runs
 from ..sync.tidy import Authority, authority
 from ..terminal import printable, typed
-from .options import binary_stdout, json_option, paths_argument, server_option, timeout_of, timeout_option
+from .options import json_option, paths_argument, server_option, timeout_of, timeout_option
+from .streams import binary_stdout
 from .text import counted, print_json
 
 _MOST_LINES = 5
@@ -76,8 +76,10 @@ def export(
     key or a path is no run.
     """
     to_stdout = str(output) == "-"
+    if to_stdout and as_json:
+        raise UsageError("--json and -o - both want stdout")
     if to_stdout:
-        binary_stdout(as_json)
+        binary_stdout()
     for what, name in (("workspace", workspace), ("project", project)):
         if name is not None:
             checked_name(what, name)
@@ -135,17 +137,20 @@ def _collected(
 
 
 def _write(output: Path, content: bytes) -> None:
-    if str(output) == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-        return
     try:
-        if output.exists() and not output.is_file():
+        if str(output) == "-":
+            stdout = binary_stdout()
+            stdout.write(content)
+            stdout.flush()
+        elif output.exists() and not output.is_file():
             output.write_bytes(content)
         else:
             atomic_write(output, content)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise FlightlogError(f"{output} cannot be written: {error.strerror or error}") from None
+        shown = "stdout" if str(output) == "-" else str(output)
+        raise FlightlogError(f"{shown} cannot be written: {error.strerror or error}") from None
 
 
 def _identity_json(identity: Identity) -> dict[str, Any]:
