@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -167,6 +169,38 @@ def test_the_prompt_takes_a_key_unseen_and_a_wrong_one_is_not_kept(server: Serve
         said = on_terminal(command("login", server.url), env, home, {"API key for": typed})
         assert said.code == code and (not typed or typed not in said.out), said
     assert server.key in credentials(home).read_text()
+
+
+def test_ctrl_c_at_the_prompt_is_an_interruption(server: Server, home: Path) -> None:
+    """Typed at a real terminal: status 130, as everywhere, and no traceback."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        words = command("login", server.url)
+        os.execvpe(words[0], words, environment(home, TERM="xterm"))
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux: the other side is closed
+        while part := os.read(terminal, 1000):
+            shown += part
+            if shown.endswith(b": "):
+                os.write(terminal, b"\x03")
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130, shown
+    assert b"interrupted" in shown and b"Traceback" not in shown, shown
+    assert not credentials(home).exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"servers": []}', '{"servers": {"http://x": 7}}', '{"servers": {}, "default": 3}']
+)
+def test_a_file_of_keys_that_makes_no_sense_is_named(home: Path, content: str) -> None:
+    """Whichever command reads it says which file it is and what to do, status 2."""
+    credentials(home).parent.mkdir(parents=True)
+    credentials(home).write_text(content)
+    for words in (("whoami",), ("logout",), ("status",), ("mode",)):
+        said = quick(*words, home=home)
+        told = said.out if words == ("mode",) else said.err
+        assert f"{credentials(home)} is damaged; remove it" in told, (words, said)
+        assert said.code == (0 if words == ("mode",) else 2), (words, said)
 
 
 def test_several_servers_stand_side_by_side(server: Server, home: Path, place: Path, run_id: str) -> None:
