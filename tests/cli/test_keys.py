@@ -85,6 +85,28 @@ def test_a_key_goes_into_the_keyring_where_there_is_one(
     assert "{}" in Path(with_keyring["TEST_KEYRING"]).read_text()
 
 
+@pytest.mark.parametrize("named", ["variable", "settings", None])
+def test_a_backend_of_plain_files_is_used_where_it_is_named(
+    server: Server, home: Path, with_keyring: dict[str, str], named: str | None
+) -> None:
+    """keyrings.alt has such ones, of a low priority: never by themselves, but whoever asks for one gets it."""
+    folder = Path(with_keyring["PYTHONPATH"].rpartition(os.pathsep)[2])
+    (folder / "filed.py").write_text(textwrap.dedent(BACKEND).replace("priority = 5", "priority = 0.5"))
+    (folder / "plain-1.dist-info").mkdir()
+    (folder / "plain-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plain\nVersion: 1\n")
+    (folder / "plain-1.dist-info" / "entry_points.txt").write_text("[keyring.backends]\nplain = filed\n")
+    if named != "variable":
+        del with_keyring["PYTHON_KEYRING_BACKEND"]
+    if named == "settings":
+        place = home / ".config" / "python_keyring" / "keyringrc.cfg"
+        place.parent.mkdir(parents=True)
+        place.write_text("[backend]\ndefault-keyring=filed.Keyring\n")
+    said = separate("login", server.url, "--key", "-", home=home, stdin=server.key + "\n", **with_keyring)
+    assert said.code == 0 and ("in the keyring" in said.out) is (named is not None), said
+    assert (server.key in credentials(home).read_text()) is (named is None)
+    assert separate("whoami", home=home, **with_keyring).code == 0
+
+
 def test_a_key_is_kept_in_a_file_where_that_is_wanted_or_nothing_else_is_there(
     server: Server, home: Path, with_keyring: dict[str, str]
 ) -> None:
