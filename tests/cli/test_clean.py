@@ -282,3 +282,20 @@ def test_a_cleaning_that_is_killed_loses_nothing(
     assert quick("clean", place, home=home, **key).code == 0
     left = [p for p in place.rglob("*") if p.is_file() and ".delivered" not in p.parts]
     assert sorted(p.name for p in left) == [".gitignore", "CACHEDIR.TAG", "notes.txt"], seed
+
+
+@pytest.mark.parametrize("words", [("sync", "--clean"), ("clean",)])
+def test_a_disk_without_room_for_what_is_left_behind(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str], words: tuple[str, ...]
+) -> None:
+    """The run keeps its name and its place, and what is the matter is said; with room the same command cleans it."""
+    run = recorded(place, run_id)
+    assert server.sync(place, home=home).code == 0
+    (place / ".delivered").write_text("what stands here takes the place of a folder")
+    before = content(run.files)
+    said = quick(*words, place, home=home, **key)
+    assert said.code == 1 and "File exists" in said.err and "moved or deleted" not in said.err, said
+    assert content(run.files) == before and [p.name for p in place.glob("run-*")] == [run.path.name]
+    (place / ".delivered").unlink()
+    said = quick(*words, place, home=home, **key)
+    assert said.code == 0 and not run.path.exists(), said

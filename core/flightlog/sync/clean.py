@@ -165,12 +165,16 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
         os.rename(aside.path, directory.path)
         return Cleaned(reason)
     home = _home_of(directory.path)
-    _leave_behind(root, aside, proven)
     held = {p for p in gone if keep_artifacts and p.is_relative_to(aside.files / "artifacts")}
     kept = [p.relative_to(aside.path).as_posix() for p in stays]
     freed = sum(p.lstat().st_size for p in gone - held)
-    if held:
-        kept_artifacts.keep(root, proven.identity.id, proven.identity.project, home.name, artifacts)
+    try:
+        _leave_behind(root, aside, proven)
+        if held:
+            kept_artifacts.keep(root, proven.identity.id, proven.identity.project, home.name, artifacts)
+    except OSError:  # a full disk, say: it stays, under its name
+        os.rename(aside.path, directory.path)
+        raise
     _take_away(aside, home, [*stays, *sorted(held)])
     _mend_links(root)
     return Cleaned(freed=freed, kept=kept, artifacts=len(held))
