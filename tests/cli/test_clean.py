@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -299,3 +300,27 @@ def test_a_disk_without_room_for_what_is_left_behind(
     (place / ".delivered").unlink()
     said = quick(*words, place, home=home, **key)
     assert said.code == 0 and not run.path.exists(), said
+
+
+@pytest.mark.parametrize("words", [("sync", "--clean"), ("clean",)])
+def test_cleaning_frees_a_disk_that_is_full_to_the_last_byte(
+    server: Server, home: Path, tmp_path: Path, run_id: str, key: dict[str, str], words: tuple[str, ...]
+) -> None:
+    """On a real small disk, without room for the spec that stays, the delivered runs go all the same, and it stays."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a tmpfs is refused here: {mounted.stderr.strip()}")
+    try:
+        runs = [recorded(disk / "runs", f"{run_id}{n}") for n in range(2)]
+        assert server.sync(disk, home=home).code == 0
+        with (disk / "full").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        said = quick(*words, disk / "runs", home=home, **key)
+        assert said.code == 0 and not any(run.path.exists() for run in runs), said
+        left = sorted(p.name for p in (disk / "runs" / ".delivered").iterdir())
+        assert left == [f"{run_id}{n}.spec" for n in range(2)]
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import orjson
 from .. import followed, rundir
 from ..artifacts import kept as kept_artifacts
 from ..errors import DamagedError
-from ..resume import DELIVERED, delivered_place, merged
+from ..resume import delivered_place, merged
 from ..rundir import RunDir, atomic_write
 from ..verify import spec_of, verify
 from . import local, state
@@ -167,7 +168,7 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
     home = _home_of(directory.path)
     held = {p for p in gone if keep_artifacts and p.is_relative_to(aside.files / "artifacts")}
     kept = [p.relative_to(aside.path).as_posix() for p in stays]
-    freed = sum(p.lstat().st_size for p in gone - held)
+    sizes = [p.lstat().st_size for p in gone - held]
     try:
         _leave_behind(root, aside, proven)
         if held:
@@ -177,7 +178,7 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
         raise
     _take_away(aside, home, [*stays, *sorted(held)])
     _mend_links(root)
-    return Cleaned(freed=freed, kept=kept, artifacts=len(held))
+    return Cleaned(freed=sum(sizes), kept=kept, artifacts=len(held))
 
 
 def _take_away(aside: RunDir, path: Path, stays: list[Path]) -> None:
@@ -221,14 +222,25 @@ def _leave_behind(root: Path, aside: RunDir, proven: Proven) -> None:
         spec = aside.read_spec()
     except DamagedError:
         spec = spec_of(verify(aside))
-    folder = root / DELIVERED
-    folder.mkdir(exist_ok=True)
     place = delivered_place(root, str(spec["id"]), spec.get("project"))
     with contextlib.suppress(DamagedError):
         spec = merged(rundir.read_spec(place), spec)
     spec["seen"] = {**spec.get("seen", {}), **proven.writers}
     spec[DELIVERED_TO] = sorted(origin for origin, there in state.load(aside).items() if state.holds_all(aside, there))
-    atomic_write(place, orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str))
+    content = orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str)
+    try:
+        _write_spec(place, content)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        for name in ("sync.json", *followed.FILES):  # caches, of a run that is about to go: they make room for it
+            (aside.path / name).unlink(missing_ok=True)
+        _write_spec(place, content)
+
+
+def _write_spec(place: Path, content: bytes) -> None:
+    place.parent.mkdir(exist_ok=True)
+    atomic_write(place, content)
 
 
 def _still_proven(proven: Proven, aside: RunDir) -> set[Path]:
