@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .run import Run
-from .terminal import say
+from .terminal import say, typed
 
 if TYPE_CHECKING:
     from .online import Online
@@ -42,9 +43,11 @@ def announce_end(run: Run, online: Online | None = None) -> None:
 
 
 def _shown(path: Path) -> str:
-    try:
-        text = os.path.relpath(path)
-    except (OSError, ValueError):
-        text = str(path)
-    text = text if not text.startswith("..") else str(path)
-    return text if text.replace("/", "").replace("-", "").replace(".", "").replace("_", "").isalnum() else f"'{text}'"
+    """Return a path as it is typed into the shell that the script was started from."""
+    text = str(path)
+    with contextlib.suppress(OSError, ValueError):
+        # A script that has changed its folder since: what is relative here leads nowhere there.
+        is_shells = Path(os.environ.get("PWD") or os.curdir).samefile(os.curdir)
+        near = os.path.relpath(path)
+        text = near if is_shells and not near.startswith("..") else text
+    return typed(text)

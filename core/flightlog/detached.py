@@ -18,6 +18,8 @@ _NOT_HANDED_ON = (
     "PYTHONTRACEMALLOC",
     "PYTHONPROFILEIMPORTTIME",
 )
+# What may lead on from the script's own folder.
+_PATHS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "TMPDIR")
 
 
 def start(words: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
@@ -54,8 +56,9 @@ def start(words: Sequence[str], log: Path, environment: Mapping[str, str]) -> No
 
 
 def _adapted(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which the command finds this package from any folder."""
+    """Return an environment in which the command finds this package, and what paths lead to, from any folder."""
     adapted = {name: value for name, value in environment.items() if name not in _NOT_HANDED_ON}
+    adapted |= {name: str(Path(adapted[name]).absolute()) for name in _PATHS if adapted.get(name)}
     paths = [str(Path(path).absolute()) for path in adapted.get("PYTHONPATH", "").split(os.pathsep) if path]
     home = Path(__file__).resolve().parents[1]
     if home.name not in ("site-packages", "dist-packages"):

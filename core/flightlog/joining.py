@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import json
 import os
 import sys
 import weakref
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import orjson
 
 from .errors import DamagedError, NoRunError
 from .launch import detect
@@ -47,9 +46,9 @@ def announce(run: Run | None) -> None:
     """Let the processes that this one spawns know of its run; None: there is none any more.
 
     Each is given it when it is made, by the way in which `multiprocessing` gives its children their settings; what is
-    imported only later finds it in the environment.
+    imported only later finds it in the environment. (Not by orjson: a path need not be UTF-8.)
     """
-    facts = None if run is None or not run.recording else orjson.dumps(handle_of(run)._asdict()).decode()
+    facts = None if run is None or not run.recording else json.dumps(handle_of(run)._asdict())
     for place in (os.environ, _settings_of_children()):
         if facts is None:
             place.pop(_VARIABLE, None)
@@ -71,7 +70,7 @@ def parents_run() -> Run | None:
         return None
     given = _settings_of_children().get(_VARIABLE)
     with contextlib.suppress(KeyError, ValueError, TypeError, DamagedError, NoRunError):
-        handle = Handle(**orjson.loads(given or os.environ[_VARIABLE]))
+        handle = Handle(**json.loads(given or os.environ[_VARIABLE]))
         if given or handle.pid == parent.pid:
             return join(handle)
     return None
@@ -124,5 +123,5 @@ copyreg.pickle(Run, _pickled)
 if _VARIABLE in os.environ and "multiprocessing.process" in sys.modules:
     with contextlib.suppress(Exception):  # what stands there may be anything
         _parent = sys.modules["multiprocessing.process"].parent_process()
-        if _parent is not None and orjson.loads(os.environ[_VARIABLE])["pid"] == _parent.pid:
+        if _parent is not None and json.loads(os.environ[_VARIABLE])["pid"] == _parent.pid:
             _settings_of_children().setdefault(_VARIABLE, os.environ[_VARIABLE])

@@ -16,7 +16,7 @@ T = TypeVar("T")
 SERVICE = "flightlog"
 _SECONDS = 5.0
 _SECONDS_TO_UNLOCK = 60.0  # somebody has to type a password into a dialog
-# What keyring puts first by itself, and calls recommended; what is below keeps secrets in plain files.
+# What keyring calls recommended; what is below keeps secrets in plain files, and is used where the user has named it.
 _LEAST_PRIORITY = 1.0
 
 
@@ -66,7 +66,14 @@ def _backend() -> Any:
     backend = keyring.get_keyring()
     if type(backend).__module__ in ("keyring.backends.fail", "keyring.backends.null"):
         return None
-    return backend if float(backend.priority) >= _LEAST_PRIORITY else None
+    return backend if float(backend.priority) >= _LEAST_PRIORITY or _is_named() else None
+
+
+def _is_named() -> bool:
+    """Tell whether the user has said which backend is to be used, by a variable or in keyring's own settings."""
+    import keyring.core
+
+    return (keyring.core.load_env() or keyring.core.load_config()) is not None
 
 
 def _needed() -> Any:

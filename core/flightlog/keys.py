@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -49,11 +49,18 @@ def _read() -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     try:
         found = orjson.loads(content)
-        if isinstance(found, dict) and isinstance(found.get("servers"), dict):
-            return found
+        if _makes_sense(found):
+            return cast("dict[str, Any]", found)
     except ValueError:
         pass
     raise SettingsError(f"{path} is damaged; remove it and sign in again with `flightlog login`")
+
+
+def _makes_sense(found: object) -> bool:
+    if not (isinstance(found, dict) and isinstance(found.get("servers"), dict)):
+        return False
+    entries = found["servers"].values()
+    return all(isinstance(e, dict) for e in entries) and isinstance(found.get("default"), str | None)
 
 
 def _write(content: dict[str, Any]) -> None:
@@ -294,7 +301,7 @@ def ask(origin: str) -> str:
 
     try:
         key = getpass.getpass(f"API key for {origin}: ").strip()
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         key = ""
     if not key:
         raise KeyNeeded(f"no API key for {origin} was given")

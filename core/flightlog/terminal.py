@@ -30,6 +30,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
+def typed(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is typed into a shell."""
+    import shlex
+
+    return shlex.quote(os.fspath(path))
+
+
 _KEY = re.compile(r"\b(fl_[0-9a-f]{8})_[A-Za-z0-9]{8,}")
 
 

@@ -454,3 +454,20 @@ def test_a_run_delivered_under_another_name_is_proven_all_the_same(
     assert quick("receipt", "import", receipt_of(place), place, home=home).code == 0
     assert "1 run cleaned" in quick("clean", place, home=home, **key).out
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("arguments", [("-cf", "by.hand.tar"), ("--format=v7", "-cf", "v7.tar"), ("-czf", "b.tar.gz")])
+def test_a_tar_of_the_folder_that_holds_the_runs(
+    server: Server, home: Path, place: Path, run_id: str, arguments: tuple[str, ...]
+) -> None:
+    """As anybody would make it, with the links to the newest run: delivered; another compression is named."""
+    runs = [recorded(place / "flightlog", f"{run_id}{n}") for n in range(2)]
+    assert (place / "flightlog" / "latest").is_symlink()
+    subprocess.run(["tar", *arguments, "flightlog"], cwd=place, check=True)
+    said = server.sync(place / arguments[-1], home=home)
+    if "gz" in arguments[-1]:
+        assert said.code == 1 and "is compressed with gzip" in said.out, said
+        return
+    assert said.code == 0 and len(said.runs) == 2, said
+    for run in runs:
+        assert server.journal(json.loads(run.spec_path.read_bytes())["id"]) == local_journal(run.path)

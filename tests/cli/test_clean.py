@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -294,3 +295,44 @@ def test_a_cleaning_that_is_killed_loses_nothing(
     assert quick("clean", place, home=home, **key).code == 0
     left = [p for p in place.rglob("*") if p.is_file() and ".delivered" not in p.parts]
     assert sorted(p.name for p in left) == [".gitignore", "CACHEDIR.TAG", "notes.txt"], seed
+
+
+@pytest.mark.parametrize("words", [("sync", "--clean"), ("clean",)])
+def test_a_disk_without_room_for_what_is_left_behind(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str], words: tuple[str, ...]
+) -> None:
+    """The run keeps its name and its place, and what is the matter is said; with room the same command cleans it."""
+    run = recorded(place, run_id)
+    assert server.sync(place, home=home).code == 0
+    (place / ".delivered").write_text("what stands here takes the place of a folder")
+    before = content(run.files)
+    said = quick(*words, place, home=home, **key)
+    assert said.code == 1 and "File exists" in said.err and "moved or deleted" not in said.err, said
+    assert content(run.files) == before and [p.name for p in place.glob("run-*")] == [run.path.name]
+    (place / ".delivered").unlink()
+    said = quick(*words, place, home=home, **key)
+    assert said.code == 0 and not run.path.exists(), said
+
+
+@pytest.mark.parametrize("words", [("sync", "--clean"), ("clean",)])
+def test_cleaning_frees_a_disk_that_is_full_to_the_last_byte(
+    server: Server, home: Path, tmp_path: Path, run_id: str, key: dict[str, str], words: tuple[str, ...]
+) -> None:
+    """On a real small disk, without room for the spec that stays, the delivered runs go all the same, and it stays."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a tmpfs is refused here: {mounted.stderr.strip()}")
+    try:
+        runs = [recorded(disk / "runs", f"{run_id}{n}") for n in range(2)]
+        assert server.sync(disk, home=home).code == 0
+        with (disk / "full").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        said = quick(*words, disk / "runs", home=home, **key)
+        assert said.code == 0 and not any(run.path.exists() for run in runs), said
+        left = sorted(p.name for p in (disk / "runs" / ".delivered").iterdir())
+        assert left == [f"{run_id}{n}.spec" for n in range(2)]
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -51,6 +51,8 @@ def pax(facts: dict[str, str], name: str = "run-x/files/a") -> bytes:
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "a link": (member("run-x/files/l", tarfile.SYMTYPE, linkname="/etc/passwd"), "run-x/files/l: is a link"),
+    "a link called as one of ours": (member("latest", tarfile.SYMTYPE, linkname="run-x/../.."), "latest: is a link"),
+    "files by a link": (member("files", tarfile.SYMTYPE, linkname="/tmp"), "files: is a link"),
     "a hard link": (member("run-x/files/l", tarfile.LNKTYPE, linkname="/etc/passwd"), "is a hard link"),
     "a device": (member("run-x/files/d", tarfile.CHRTYPE, devmajor=1, devminor=3), "is a device"),
     "a disk": (member("run-x/files/d", tarfile.BLKTYPE), "is a device"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -81,6 +83,28 @@ def test_a_key_goes_into_the_keyring_where_there_is_one(
     assert gone.code == 2 and "keyring" in gone.err and "--no-keyring" in gone.err, gone
     assert separate("logout", home=home, **with_keyring).code == 0
     assert "{}" in Path(with_keyring["TEST_KEYRING"]).read_text()
+
+
+@pytest.mark.parametrize("named", ["variable", "settings", None])
+def test_a_backend_of_plain_files_is_used_where_it_is_named(
+    server: Server, home: Path, with_keyring: dict[str, str], named: str | None
+) -> None:
+    """keyrings.alt has such ones, of a low priority: never by themselves, but whoever asks for one gets it."""
+    folder = Path(with_keyring["PYTHONPATH"].rpartition(os.pathsep)[2])
+    (folder / "filed.py").write_text(textwrap.dedent(BACKEND).replace("priority = 5", "priority = 0.5"))
+    (folder / "plain-1.dist-info").mkdir()
+    (folder / "plain-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plain\nVersion: 1\n")
+    (folder / "plain-1.dist-info" / "entry_points.txt").write_text("[keyring.backends]\nplain = filed\n")
+    if named != "variable":
+        del with_keyring["PYTHON_KEYRING_BACKEND"]
+    if named == "settings":
+        place = home / ".config" / "python_keyring" / "keyringrc.cfg"
+        place.parent.mkdir(parents=True)
+        place.write_text("[backend]\ndefault-keyring=filed.Keyring\n")
+    said = separate("login", server.url, "--key", "-", home=home, stdin=server.key + "\n", **with_keyring)
+    assert said.code == 0 and ("in the keyring" in said.out) is (named is not None), said
+    assert (server.key in credentials(home).read_text()) is (named is None)
+    assert separate("whoami", home=home, **with_keyring).code == 0
 
 
 def test_a_key_is_kept_in_a_file_where_that_is_wanted_or_nothing_else_is_there(
@@ -167,6 +191,38 @@ def test_the_prompt_takes_a_key_unseen_and_a_wrong_one_is_not_kept(server: Serve
         said = on_terminal(command("login", server.url), env, home, {"API key for": typed})
         assert said.code == code and (not typed or typed not in said.out), said
     assert server.key in credentials(home).read_text()
+
+
+def test_ctrl_c_at_the_prompt_is_an_interruption(server: Server, home: Path) -> None:
+    """Typed at a real terminal: status 130, as everywhere, and no traceback."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        words = command("login", server.url)
+        os.execvpe(words[0], words, environment(home, TERM="xterm"))
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux: the other side is closed
+        while part := os.read(terminal, 1000):
+            shown += part
+            if shown.endswith(b": "):
+                os.write(terminal, b"\x03")
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130, shown
+    assert b"interrupted" in shown and b"Traceback" not in shown, shown
+    assert not credentials(home).exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"servers": []}', '{"servers": {"http://x": 7}}', '{"servers": {}, "default": 3}']
+)
+def test_a_file_of_keys_that_makes_no_sense_is_named(home: Path, content: str) -> None:
+    """Whichever command reads it says which file it is and what to do, status 2."""
+    credentials(home).parent.mkdir(parents=True)
+    credentials(home).write_text(content)
+    for words in (("whoami",), ("logout",), ("status",), ("mode",)):
+        said = quick(*words, home=home)
+        told = said.out if words == ("mode",) else said.err
+        assert f"{credentials(home)} is damaged; remove it" in told, (words, said)
+        assert said.code == (0 if words == ("mode",) else 2), (words, said)
 
 
 def test_several_servers_stand_side_by_side(server: Server, home: Path, place: Path, run_id: str) -> None:

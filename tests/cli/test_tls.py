@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ..server.tools import Server, quick, run_dir
+from ..server.tools import Server, environment, quick, run_dir
 
 NAME = "flightlog.test"
 
@@ -153,6 +156,21 @@ def test_a_certificate_of_ones_own_authority_is_trusted_when_it_is_named(
         said = quick("sync", place, "--include-synced", home=home, **key, **bundle)
         assert said.code == 0 and url in said.out, said
     assert server.query("SELECT count(*) FROM runs WHERE run_id = ?", run_id) == [(1,)]
+
+
+def test_an_online_run_takes_the_bundle_that_is_named_from_its_folder(
+    server: Server, front: TlsFront, authority: tuple[trustme.CA, Path], home: Path, place: Path, run_id: str
+) -> None:
+    """REQUESTS_CA_BUNDLE=certs/ca.pem, as in the script's own folder, holds for its follower, which works elsewhere."""
+    (place / "certs").mkdir()
+    shutil.copy(authority[1], place / "certs" / "ca.pem")
+    url = f"https://localhost:{front.port}"
+    more = {"FLIGHTLOG_BASE_URL": url, "FLIGHTLOG_API_KEY": server.key, "REQUESTS_CA_BUNDLE": "certs/ca.pem"}
+    script = f"import flightlog; flightlog.init('p', id={run_id!r}, mode='online').finish()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=environment(home, **more), capture_output=True, text=True
+    )
+    assert done.returncode == 0 and f"delivered: {url}/w/admin/p/runs/{run_id}" in done.stderr, done.stderr
 
 
 def test_a_certificate_for_another_name_or_a_bundle_that_is_not_there_is_said(

@@ -70,6 +70,27 @@ def test_finished_between_the_records_and_the_receipt(
     Truth([training.run], training.address).compare(server)
 
 
+@pytest.mark.parametrize("route", ["packs", "receipt"])
+def test_another_delivers_more_of_it_meanwhile(
+    training: Training, here: Machine, elsewhere: Machine, proxy: Proxy, server: Service, route: str
+) -> None:
+    """A follower beside a sync by hand: the server is further than what that one has read, and nothing is damaged."""
+    outcome = []
+
+    def more() -> None:
+        training.do("log", count=30)
+        outcome.append(elsewhere.sync(training.run))
+
+    proxy.rules = [Rule(route, net.acting(more))]
+    said = here.sync(training.run)
+    assert outcome and outcome[0].code == 0, outcome
+    assert said.code == 0 and results(said)[0]["status"] == "delivered", said
+    claim_holds(training.run, proxy.url, server, training.address)
+    training.finish()
+    assert here.sync(training.run).code == 0
+    Truth([training.run], training.address).compare(server)
+
+
 def test_killed_between_two_syncs(training: Training, here: Machine, server: Service) -> None:
     """A training that is killed after it was delivered whole has crashed, though its journal did not grow."""
     assert here.sync(training.run).code == 0

@@ -247,6 +247,21 @@ def test_a_wrong_key_is_said_once_and_not_tried_again(server: Server, trainings:
     assert (training.dir / followed.LOG).read_text().count("refused") == 1
 
 
+def test_a_key_that_the_follower_cannot_have_is_said_once(
+    server: Server, trainings: Trainings, home: Path, run_id: str
+) -> None:
+    """It is in a keyring that nobody has unlocked: one line with the way out, and the end waits for nothing."""
+    place = home / ".config" / "flightlog" / "credentials.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"servers": {server.url: {"keyring": True, "insecure": False}}, "default": server.url}))
+    training = trainings.start(steps(20), run_id, None)
+    said = training.wait()
+    assert said.code == 0 and said.err.count("warning") == 1 and "flightlog login --no-keyring" in said.err, said
+    assert "waiting up to" not in said.err, said
+    standing = training.follower
+    assert standing is not None and standing.state == "refused" and not standing.is_running
+
+
 def test_a_refused_run_is_said_once_and_its_follower_ends_with_it(
     server: Server, trainings: Trainings, run_id: str
 ) -> None:

@@ -14,11 +14,14 @@ import pytest
 from flightlog import keys
 from flightlog.client import Client
 from flightlog.rundir import RunDir
+from flightlog.sync import tidy
 from flightlog.sync.departed import DELIVERED_TO, Departures, aside_of, has_left
+from flightlog.sync.local import Identity
 from flightlog.sync.session import find_runs, sync
+from flightlog.sync.stock import Stock
 from flightlog.sync.watch import Progress
 
-from .tools import Server, add_media, run_dir
+from .tools import Server, add_media, quick, run_dir
 
 HERE = "http://here"
 
@@ -49,6 +52,51 @@ def test_what_an_earlier_cleaning_left_proves_nothing(place: Path, run_id: str) 
     departures = Departures([again], HERE)
     os.rename(again.path, place / "taken")
     assert has_left(again) and not departures.were_cleaned(again)
+
+
+@pytest.mark.parametrize("aside", ["", ".cleaning"])
+def test_a_run_that_left_before_anybody_looked_into_it(place: Path, run_id: str, aside: str) -> None:
+    """Found while another cleaned it, which its folder's name and what is left tell; what is older proves nothing."""
+    run = RunDir(run_dir(place / f"run-20261127-120000-{run_id}{aside}", run_id))
+    clean(run.path, run_id, [HERE])
+    assert has_left(run)
+    assert Departures([run], HERE).were_cleaned(run) and Departures([run], None).were_cleaned(run)
+    assert not Departures([run], "http://there").were_cleaned(run)
+    os.utime(place / ".delivered" / f"{run_id}.spec", (0, time.time() - 3600))
+    assert not Departures([run], HERE).were_cleaned(run)
+
+
+def test_one_that_is_being_cleaned_already_when_it_is_found(place: Path, run_id: str) -> None:
+    """It stands aside, and what is left of it is written: it goes a moment later, and that is no loss."""
+    run = RunDir(run_dir(place / f"run-20261127-120000-{run_id}", run_id))
+    aside = aside_of(run)
+    clean(run.path, run_id, [HERE])
+    os.rename(place / ".flightlog-trash-x", aside.path)
+    departures = Departures([aside], HERE)
+    os.rename(aside.path, place / ".flightlog-trash-x")
+    assert has_left(aside) and departures.were_cleaned(aside)
+
+
+def test_clean_goes_by_another_that_cleans(
+    server: Server, home: Path, place: Path, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes while it is read has been cleaned by another, or was moved: not one that the server lacks."""
+    runs = [run_dir(place / f"run-{n}", f"{run_id}{n}") for n in "abc"]
+    assert server.sync(place, home=home).code == 0
+    read = tidy.take_stock
+
+    def meanwhile(directory: RunDir, identity: Identity) -> Stock:
+        if directory.path == runs[0]:
+            clean(runs[0], f"{run_id}a", [server.url])
+        if directory.path == runs[1]:
+            os.rename(runs[1], place.parent / f"{run_id}elsewhere")
+        return read(directory, identity)
+
+    monkeypatch.setattr(tidy, "take_stock", meanwhile)
+    said = quick("clean", place, home=home, FLIGHTLOG_API_KEY=server.key, FLIGHTLOG_BASE_URL=server.url)
+    assert said.code == 0 and said.out.count("another process has cleaned it meanwhile") == 1, said
+    assert said.out.count("it was moved or deleted while this went on") == 1, said
+    assert "1 run cleaned" in said.out and "; 1 kept; 1 cleaned by another process" in said.out, said
 
 
 @pytest.mark.parametrize("spec", ["", "[]", '{"id": 1}', '{"id": "x", "delivered_to": 7}'])

@@ -6,6 +6,7 @@ of the local data is damaged; 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from importlib.metadata import entry_points
@@ -14,6 +15,7 @@ import click
 
 from ..errors import AuthError, FlightlogError, KeyNeeded, NotFound, SettingsError, UsageError
 from ..terminal import printable, without_keys
+from . import streams
 
 _VERBS = {
     "sync": "Deliver recorded runs to a server.",
@@ -74,28 +76,39 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    with contextlib.suppress(OSError):
+        streams.prepare()
+    status = _status(arguments)
+    if fault := streams.fault():
+        click.echo(f"flightlog: {fault}", err=True)
+        status = status or 1
+    sys.exit(status)
+
+
+def _status(arguments: list[str] | None) -> int:
+    """Run the command line and return its exit code."""
     try:
         # Outside of its standalone mode click returns the status of `Context.exit` instead of raising it.
         status = cli.main(arguments, prog_name="flightlog", standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
+        return status if isinstance(status, int) else 0
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("flightlog: interrupted; what was done stays done", err=True)
-        sys.exit(130)
+        return 130
     except (KeyNeeded, AuthError, UsageError, NotFound, SettingsError) as error:
         click.echo(f"flightlog: {printable(without_keys(str(error)))}", err=True)
-        sys.exit(2)
+        return 2
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package.startswith("flightlog") or package in sys.stdlib_module_names:
             raise
         click.echo(f"flightlog: this needs the package {package}: pip install 'flightlog[{_extra(package)}]'", err=True)
-        sys.exit(1)
+        return 1
     except FlightlogError as error:
         click.echo(f"flightlog: {printable(without_keys(str(error)))}", err=True)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:
         sys.stdout = None  # nobody reads any more; python would complain at its exit
-        sys.exit(1)
+        return 1

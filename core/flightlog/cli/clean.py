@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from .. import keys, settings
 from ..client import Patience
 from ..errors import AuthError, KeyNeeded, ServerError
+from ..sync.departed import Departures
 from ..sync.session import find_runs
 from ..sync.tidy import Authority, Tidied, Tidying, authority
 from ..terminal import printable
 from .options import duration, json_option, paths_argument, server_option, timeout_of, timeout_option
 from .results import cleaned_json, print_kept
-from .text import counted, size_text
+from .text import counted, print_json, size_text
 
 
 @click.command()
@@ -52,14 +52,15 @@ def clean(
     runs = find_runs(paths)
     results: list[Tidied] = []
     with _asked(server, Patience(timeout_of(timeout)), silent=as_json or quiet or not runs) as asked:
-        work = Tidying(asked, older_than or 0.0, dry_run, keep_artifacts)
+        departures = Departures(runs, asked.origin if asked else None)
+        work = Tidying(asked, departures, older_than or 0.0, dry_run, keep_artifacts)
         for directory in runs:
             result = work.one(directory)
             results.append(result)
             if not as_json:
                 _print(result, quiet)
     if as_json:
-        click.echo(orjson.dumps({"dry_run": dry_run, "runs": [_as_json(r) for r in results]}))
+        print_json({"dry_run": dry_run, "runs": [_as_json(r) for r in results]})
     elif not quiet:
         _print_summary(results, dry_run)
     click.get_current_context().exit(1 if any(r.failed for r in results) else 0)
@@ -99,20 +100,30 @@ def _print(result: Tidied, quiet: bool) -> None:
         return
     if quiet:
         return
+    if _is_by_another(result):
+        click.echo(f"gone        {_name(result)}: another process has cleaned it meanwhile")
+        return
     size = result.cleaned.freed if result.cleaned else result.bytes
     click.echo(f"{result.decision:11} {_name(result)}: {size_text(size)}, proven by {result.proof}")
     if result.cleaned is not None:
         print_kept(result.cleaned, quiet)
 
 
+def _is_by_another(result: Tidied) -> bool:
+    return result.cleaned is not None and result.cleaned.by_another
+
+
 def _print_summary(results: Sequence[Tidied], dry_run: bool) -> None:
     if not results:
         click.echo("no runs below this folder")
         return
-    gone = [r for r in results if r.reason is None]
+    others = sum(map(_is_by_another, results))
+    kept = sum(r.reason is not None for r in results)
+    gone = [r for r in results if r.reason is None and not _is_by_another(r)]
     size = sum(r.cleaned.freed if r.cleaned else r.bytes for r in gone)
     verb = "would be cleaned" if dry_run else "cleaned"
-    click.echo(f"{counted(len(gone), 'run')} {verb}, {size_text(size)}; {len(results) - len(gone)} kept")
+    words = f"{counted(len(gone), 'run')} {verb}, {size_text(size)}; {kept} kept"
+    click.echo(words + (f"; {others} cleaned by another process" if others else ""))
 
 
 def _as_json(result: Tidied) -> dict[str, Any]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import click
-import orjson
 
 from ..errors import DamagedError, FlightlogError, UsageError
 from ..rundir import SPEC, RunDir
 from ..sync import bundle, state
 from ..sync.bundle import PackedRun
 from ..sync.session import find_runs
-from ..terminal import printable
+from ..terminal import printable, typed
 from .options import json_option, paths_argument
 from .progress import bars, has_bars
-from .text import counted, size_text
+from .streams import binary_stdout
+from .text import counted, print_json, size_text
 
 _MOST_LINES = 20
 
@@ -48,13 +47,13 @@ def pack(paths: tuple[Path, ...], output: Path, include_synced: bool, force: boo
     to_stdout = str(output) == "-"
     if to_stdout and as_json:
         raise UsageError("--json and -o - both want stdout")
-    if to_stdout and sys.stdout.isatty():
+    if to_stdout and binary_stdout().isatty():
         raise UsageError("a bundle is nothing for a terminal; name a file with -o")
     chosen = _chosen(find_runs(paths), paths, include_synced)
     runs, failed = _looked_at(chosen)
     if not runs and not failed:
         if as_json:
-            click.echo(orjson.dumps({"bundle": None, "bytes": 0, "runs": []}))
+            print_json({"bundle": None, "bytes": 0, "runs": []})
         elif not quiet:
             click.echo("nothing to pack: no pending runs (--include-synced takes delivered ones, too)", err=to_stdout)
         return
@@ -63,7 +62,7 @@ def pack(paths: tuple[Path, ...], output: Path, include_synced: bool, force: boo
     size = output.stat().st_size if runs and not to_stdout and output.is_file() else 0
     if as_json:
         listed = [*map(_as_json, runs), *failed]
-        click.echo(orjson.dumps({"bundle": str(output) if runs else None, "bytes": size, "runs": listed}))
+        print_json({"bundle": str(output) if runs else None, "bytes": size, "runs": listed})
     else:
         _print(runs, failed, output, size, quiet)
     damaged = any(run.faults for run in runs)
@@ -112,14 +111,19 @@ def _write(runs: Sequence[PackedRun], output: Path, force: bool, silent: bool) -
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise FlightlogError(f"{output} cannot be written: {error.strerror or error}") from None
+        raise FlightlogError(f"{_called(output)} cannot be written: {error.strerror or error}") from None
+
+
+def _called(output: Path) -> str:
+    return "stdout" if str(output) == "-" else str(output)
 
 
 @contextmanager
 def _opened(output: Path, force: bool) -> Iterator[IO[bytes]]:
     if str(output) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        stdout = binary_stdout()
+        yield stdout
+        stdout.flush()
         return
     with bundle.opened_for_writing(output, replace=force) as out:
         yield out
@@ -140,11 +144,11 @@ def _print(runs: Sequence[PackedRun], failed: Sequence[dict[str, Any]], output: 
     for each in failed:
         click.echo(f"failed     {printable(each['error'])}", err=True)
     if runs and not quiet:
-        shown = "stdout" if to_stderr else printable(str(output))
+        shown = printable(_called(output))
         written = f", {size_text(size)}" if size else ""
         click.echo(f"{counted(len(runs), 'run')} in {shown}{written}", err=to_stderr)
         if not to_stderr:
-            click.echo(f"where the server can be reached:  flightlog sync {printable(output.name)}")
+            click.echo(f"where the server can be reached:  flightlog sync {printable(typed(output.name))}")
 
 
 def _as_json(run: PackedRun) -> dict[str, Any]:

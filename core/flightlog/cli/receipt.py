@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from .. import keys, settings
 from ..client import Patience
@@ -22,9 +20,10 @@ from ..sync.local import Identity, identify
 from ..sync.receipts import Proof, Target
 from ..sync.session import find_runs
 from ..sync.tidy import Authority, authority
-from ..terminal import printable
+from ..terminal import printable, typed
 from .options import json_option, paths_argument, server_option, timeout_of, timeout_option
-from .text import counted
+from .streams import binary_stdout
+from .text import counted, print_json
 
 _MOST_LINES = 5
 
@@ -79,6 +78,8 @@ def export(
     to_stdout = str(output) == "-"
     if to_stdout and as_json:
         raise UsageError("--json and -o - both want stdout")
+    if to_stdout:
+        binary_stdout()
     for what, name in (("workspace", workspace), ("project", project)):
         if name is not None:
             checked_name(what, name)
@@ -90,14 +91,14 @@ def export(
     _write(output, receipts.dump(proofs))
     if as_json:
         listed = [_proof_json(p) for p in proofs] + [{**_identity_json(i), "error": why} for i, why in missing]
-        click.echo(orjson.dumps({"server": chosen.origin, "file": str(output), "runs": listed}))
+        print_json({"server": chosen.origin, "file": str(output), "runs": listed})
     else:
         for identity, why in missing:
             click.echo(f"failed     {printable(identity.name)}: {printable(why)}", err=True)
         shown = "stdout" if to_stdout else printable(str(output))
         click.echo(f"{counted(len(proofs), 'receipt')} of {chosen.origin} in {shown}", err=to_stdout)
         if proofs and not to_stdout:
-            click.echo(f"where the runs were recorded:  flightlog receipt import {printable(output.name)}")
+            click.echo(f"where the runs were recorded:  flightlog receipt import {printable(typed(output.name))}")
     click.get_current_context().exit(1 if missing else 0)
 
 
@@ -136,17 +137,20 @@ def _collected(
 
 
 def _write(output: Path, content: bytes) -> None:
-    if str(output) == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-        return
     try:
-        if output.exists() and not output.is_file():
+        if str(output) == "-":
+            stdout = binary_stdout()
+            stdout.write(content)
+            stdout.flush()
+        elif output.exists() and not output.is_file():
             output.write_bytes(content)
         else:
             atomic_write(output, content)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise FlightlogError(f"{output} cannot be written: {error.strerror or error}") from None
+        shown = "stdout" if str(output) == "-" else str(output)
+        raise FlightlogError(f"{shown} cannot be written: {error.strerror or error}") from None
 
 
 def _identity_json(identity: Identity) -> dict[str, Any]:
@@ -183,7 +187,7 @@ def import_(file: Path, paths: tuple[Path, ...], as_json: bool) -> None:
         results, elsewhere = take_in(proofs, find_runs(paths))
     if as_json:
         shown = {"runs": [_import_json(r) for r in results], "elsewhere": [_proof_json(p) for p in elsewhere]}
-        click.echo(orjson.dumps(shown))
+        print_json(shown)
     else:
         for result in results:
             _print_import(result)

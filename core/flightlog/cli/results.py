@@ -30,9 +30,12 @@ class Shown:
 
     def words(self, text: str) -> str:
         """Return a text that may name paths of an unpacked bundle as it is to be shown."""
+        return printable(without_keys(self._located(text)))
+
+    def _located(self, text: str) -> str:
         for place, bundle in self._bundles.items():
             text = text.replace(f"{place}/", f"{bundle}: ")
-        return printable(without_keys(text))
+        return text
 
     def result(self, result: Result) -> None:
         """Print what came of a run."""
@@ -86,12 +89,12 @@ class Shown:
         """Return what came of a run for programs."""
         outcome, cleaned = result.outcome, result.cleaned
         shown: dict[str, Any] = {
-            "path": self.words(str(result.directory.path)),
+            "path": self._located(str(result.directory.path)),
             "id": result.identity.id if result.identity else None,
             "project": result.identity.project if result.identity else None,
             "name": result.identity.name if result.identity else None,
             "status": result.status.replace(" ", "_"),
-            "error": self.words(result.error) if result.error else None,
+            "error": self._located(result.error) if result.error else None,
             "retryable": result.retryable,
         }
         if outcome is not None:
@@ -101,7 +104,7 @@ class Shown:
                 records=outcome.records,
                 records_sent=outcome.records_sent,
                 bytes_sent=outcome.bytes_sent,
-                faults=[self.words(fault) for fault in outcome.faults],
+                faults=[self._located(fault) for fault in outcome.faults],
             )
         if cleaned is not None:
             shown["cleaned"] = cleaned_json(cleaned)
@@ -134,14 +137,14 @@ class Shown:
             "failed" if planned.error else "gone" if planned.gone else "pending" if planned.pending else "up_to_date"
         )
         return {
-            "path": self.words(str(planned.directory.path)),
+            "path": self._located(str(planned.directory.path)),
             "id": identity.id if identity else None,
             "project": identity.project if identity else None,
             "name": identity.name if identity else None,
             "workspace": planned.workspace or None,
             "status": status,
             "bytes": planned.bytes,
-            "error": self.words(planned.error) if planned.error else None,
+            "error": self._located(planned.error) if planned.error else None,
         }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from .. import keys, settings
 from ..client import Client, Patience
@@ -18,7 +17,7 @@ from ..sync.session import find_runs
 from ..sync.standing import Standing, standing
 from ..terminal import printable
 from .options import json_option, paths_argument, server_option
-from .text import age_text, counted, size_text
+from .text import age_text, counted, print_json, size_text
 
 
 @click.command()
@@ -39,7 +38,7 @@ def status(paths: tuple[Path, ...], server: str | None, everything: bool, ask: b
     blocked = _blocked(chosen, Patience(0) if ask else None)
     found = [standing(directory, chosen.origin if is_named else None) for directory in runs]
     if as_json:
-        click.echo(orjson.dumps(_as_json(chosen, blocked, found)))
+        print_json(_as_json(chosen, blocked, found))
         return
     shown = [s for s in found if everything or s.pending or s.trouble]
     for each in shown:

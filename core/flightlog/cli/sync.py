@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import click
-import orjson
 
 from .. import keys, settings
 from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Client, Patience
-from ..errors import DamagedError, FlightlogError, RetryableError, UsageError
+from ..errors import DamagedError, FlightlogError, KeyNeeded, RetryableError, SettingsError, UsageError
 from ..keys import Server
 from ..protocol.names import checked_name
 from ..rundir import RunDir
@@ -22,11 +21,12 @@ from ..sync.local import identify
 from ..sync.pace import Pace
 from ..sync.session import DEFAULT_UPLOADS, Report, find_runs
 from ..sync.tidy import bytes_on_disk
-from ..terminal import printable
+from ..terminal import printable, typed
 from .options import json_option, paths_argument, rate, server_option, timeout_of, timeout_option
 from .progress import Bars, Lines, bars, has_bars
 from .results import Shown
-from .watching import Watching, run_watch, watch_options
+from .text import print_json
+from .watching import Watching, run_watch, tell_of_refusal, watch_options
 
 # Less than this a server that works may need for an answer.
 _SHORTEST_WAIT = 10.0
@@ -135,7 +135,7 @@ def sync(
     runs = find_runs(places) if places or not bundles else []
     if not runs and not bundles:
         if as_json:
-            click.echo(orjson.dumps({"server": None, "account": None, "runs": []}))
+            print_json({"server": None, "account": None, "runs": []})
         elif not quiet:
             click.echo("no runs below this folder")
         return
@@ -158,7 +158,12 @@ def _watch(paths: Sequence[Path], server: str | None, watching: Watching, wishes
     _refuse_with_watch()
     _check(wishes, ())
     chosen = keys.choose_server(settings.load(), server)
-    key = keys.find_key(chosen)
+    try:
+        key = keys.find_key(chosen)
+    except (KeyNeeded, SettingsError) as error:
+        if watching.follower:
+            tell_of_refusal(paths, chosen.origin, error)
+        raise
     from ..sync import watch
     from ..sync.link import Link
 
@@ -275,7 +280,7 @@ def _connect(wishes: Wishes) -> session.Connect:
 def _nothing(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
     """All bundles are bad, which has been said, and there is nothing else. Returns the exit status."""
     if wishes.as_json:
-        click.echo(orjson.dumps({"server": server.origin, "account": None, "runs": _bad_json(opened)}))
+        print_json({"server": server.origin, "account": None, "runs": _bad_json(opened)})
     return 1
 
 
@@ -297,7 +302,7 @@ def _plan(runs: list[RunDir], opened: _Opened, server: Server, key: str, patienc
     shown = Shown(wishes.quiet, opened.places)
     if wishes.as_json:
         listed = [shown.plan_json(p) for p in planned] + _bad_json(opened)
-        click.echo(orjson.dumps({"server": server.origin, "dry_run": True, "runs": listed}))
+        print_json({"server": server.origin, "dry_run": True, "runs": listed})
     else:
         shown.plan(planned, server.origin)
     return 1 if opened.bad or any(p.error for p in planned) else 0
@@ -327,7 +332,7 @@ def _deliver(runs: list[RunDir], opened: _Opened, server: Server, key: str, pati
         )
     if wishes.as_json:
         listed = [shown.as_json(r) for r in report.results] + _bad_json(opened)
-        click.echo(orjson.dumps({"server": report.origin, "account": report.account, "runs": listed}))
+        print_json({"server": report.origin, "account": report.account, "runs": listed})
     elif not wishes.quiet and runs:
         shown.summary(report)
         _print_way_back(report, opened)
@@ -336,7 +341,7 @@ def _deliver(runs: list[RunDir], opened: _Opened, server: Server, key: str, pati
 
 def _print_way_back(report: Report, opened: _Opened) -> None:
     if opened.places and any(r.status == "delivered" for r in report.results):
-        names = " ".join(str(path) for path in opened.places.values())
+        names = " ".join(typed(path) for path in opened.places.values())
         click.echo(f"to clean where they were recorded:  flightlog receipt export {printable(names)} -o receipts.json")
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from ..sync.session import find_runs
 from ..terminal import printable
 from ..verify import Verdict
 from ..verify import verify as look
-from .text import size_text
+from .text import print_json, size_text
 
 
 @click.command()
@@ -32,7 +31,7 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool) -> None:
         if not as_json:
             _print(verdict)
     if as_json:
-        click.echo(orjson.dumps({"runs": [_as_json(v) for v in verdicts]}))
+        print_json({"runs": [_as_json(v) for v in verdicts]})
     elif not verdicts:
         click.echo("no runs below this folder")
     click.get_current_context().exit(0 if all(v.sound for v in verdicts) else 1)

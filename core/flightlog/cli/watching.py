@@ -14,12 +14,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
-import orjson
 
 from .. import followed, settings
-from ..errors import NotFound
+from ..errors import FlightlogError, NotFound
 from ..rundir import SPEC, RunDir
 from ..terminal import printable, without_keys
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..sync.follower import Followed
@@ -177,6 +177,13 @@ def _follow(directory: RunDir, link: Link, wishes: Wishes) -> int:
         return watch.exit_status
 
 
+def tell_of_refusal(paths: Sequence[Path], origin: str, why: FlightlogError) -> None:
+    """Let the training hear that its follower has no key."""
+    from ..sync.diary import Diary
+
+    Diary(RunDir(_places(paths)[0]), origin).refuse(str(why))
+
+
 @contextlib.contextmanager
 def _locked(directory: RunDir) -> Iterator[bool]:
     """Hold the run's lock; tell whether it could be had. Where the file system has none, a second follower does no
@@ -303,7 +310,7 @@ class _JsonLines(_Lines):
             )
         else:
             facts["text"] = text
-        click.echo(without_keys(orjson.dumps(facts).decode()))
+        print_json(facts)
 
 
 class _LogLines(_Lines):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-import orjson
 
 from .. import keys, settings
 from ..client import Account, Client, Patience
@@ -15,6 +14,7 @@ from ..errors import AuthError, FlightlogError, KeyNeeded
 from ..keys import Server
 from ..terminal import printable
 from .options import json_option
+from .text import print_json
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ def whoami(server: str | None, as_json: bool) -> None:
     others = [] if server else [Server(origin, True) for origin in keys.known_servers() if origin != in_use.origin]
     answers = [_ask(in_use, in_use=True), *(_ask(other, in_use=False) for other in others)]
     if as_json:
-        click.echo(orjson.dumps({"servers": [_as_json(a) for a in answers]}))
+        print_json({"servers": [_as_json(a) for a in answers]})
     else:
         for answer in answers:
             _print(answer, len(answers))

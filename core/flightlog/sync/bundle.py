@@ -309,11 +309,10 @@ def is_bundle(path: Path) -> bool:
     """Tell whether a path is to be taken for a bundle: a file that is no latest.spec and is, or is called, a tar."""
     if not path.is_file() or path.name == SPEC:
         return False
-    if path.name.endswith((".tar", ".tar.zst", ".tzst")):
-        return True
+    if {".tar", ".tzst", ".tgz"}.intersection(path.suffixes):
+        return True  # also those of a kind that is not read, which is told when it is opened
     with contextlib.suppress(OSError), open_regular(path) as file:
-        head = file.read(BLOCK)
-        return head[257:262] == b"ustar" or (head[:4] == _ZSTD_MAGIC and ".tar" in path.name)
+        return file.read(BLOCK)[257:262] == b"ustar"
     return False
 
 

@@ -18,7 +18,7 @@ import orjson
 from .. import followed, rundir
 from ..artifacts import kept as kept_artifacts
 from ..errors import DamagedError
-from ..resume import DELIVERED, delivered_place, merged
+from ..resume import delivered_place, merged
 from ..rundir import RunDir, atomic_write
 from ..verify import spec_of, verify
 from . import local, state
@@ -167,22 +167,22 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
         os.rename(aside.path, directory.path)
         return Cleaned(reason)
     home = _home_of(directory.path)
+    held = {p for p in gone if keep_artifacts and p.is_relative_to(aside.files / "artifacts")}
+    kept = [p.relative_to(aside.path).as_posix() for p in stays]
+    sizes = [p.lstat().st_size for p in gone - held]
     try:
         left = _leave_behind(root, aside, proven, known)
+        if held:
+            kept_artifacts.keep(root, proven.identity.id, proven.identity.project, home.name, artifacts)
     except BaseException:
         os.rename(aside.path, directory.path)
         raise
-    held = {p for p in gone if keep_artifacts and p.is_relative_to(aside.files / "artifacts")}
-    kept = [p.relative_to(aside.path).as_posix() for p in stays]
-    freed = sum(p.lstat().st_size for p in gone - held)
-    if held:
-        kept_artifacts.keep(root, proven.identity.id, proven.identity.project, home.name, artifacts)
     _take_away(aside, home, [*stays, *sorted(held)])
     if not left.is_written:
         with contextlib.suppress(OSError):  # somebody else has filled the disk again: what stands there will do
             atomic_write(left.place, left.content)
     _mend_links(root)
-    return Cleaned(freed=freed, kept=kept, artifacts=len(held))
+    return Cleaned(freed=sum(sizes), kept=kept, artifacts=len(held))
 
 
 def _take_away(aside: RunDir, path: Path, stays: list[Path]) -> None:
@@ -235,8 +235,6 @@ def _leave_behind(root: Path, aside: RunDir, proven: Proven, known: Mapping[str,
         spec = aside.read_spec()
     except DamagedError:
         spec = spec_of(verify(aside))
-    folder = root / DELIVERED
-    folder.mkdir(exist_ok=True)
     place = delivered_place(root, str(spec["id"]), spec.get("project"))
     with contextlib.suppress(DamagedError):
         spec = merged(rundir.read_spec(place), spec)

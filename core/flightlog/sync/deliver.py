@@ -5,9 +5,10 @@ A run counts as delivered only when the receipt equals what is computed from dis
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..client import Client, Patience, path_of
@@ -148,6 +149,7 @@ class Delivery:
         receipt = self._receipt(run_path)
         if is_gone(outcome):
             raise DamagedError(f"{directory.path}: {LEFT}")
+        self._compare_again(outcome, run_path, receipt)
         judge(outcome, receipt)
         remember(outcome, self._client.origin, self._server_id)
         return outcome
@@ -185,6 +187,18 @@ class Delivery:
                 outcome.faults.append(
                     f"{outcome.directory.journal / name} ends at seq {here}; latest.spec says that it went to {seq}"
                 )
+
+    def _compare_again(self, outcome: Outcome, run_path: str, receipt: Receipt) -> None:
+        """Let the server compare what was read of a writer that another, a follower say, has sent more of meanwhile."""
+        sender = WriterSender(self._client, run_path, self._call, lambda: self._receipt(run_path).writers)
+        for name, done in outcome.writers.items():
+            there = receipt.writers.get(done.name)
+            if there is None or there.last <= done.last or done.confirmed or done.report.missing:
+                continue
+            folder, sizes = outcome.directory.journal / name, outcome.journal[name]
+            with contextlib.suppress(DivergedError):  # then it is not what this disk holds
+                again = sender.send(folder, sizes, receipt.writers, Named(), lambda size: None)
+                outcome.writers[name] = replace(again, sent=done.sent + again.sent)
 
     def _deliver_files(self, outcome: Outcome, run_path: str, named: Named) -> None:
         entries, ready, faults = named_files(outcome.directory, named)

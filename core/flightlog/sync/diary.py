@@ -65,6 +65,10 @@ class Diary:
         if news or (standing != self._written and time.monotonic() - self._written_at >= pause):
             self._write(standing)
 
+    def refuse(self, why: str) -> None:
+        """Say that nothing can be delivered until somebody has mended what is the matter."""
+        self._write(replace(self._written, state="refused", error=without_keys(why)))
+
     def stop(self) -> None:
         """Say that nobody follows the run any more."""
         if self._written.state not in followed.ENDED:

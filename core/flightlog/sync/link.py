@@ -59,7 +59,7 @@ class Link:
         return self._not_before
 
     def failed(self, error: Exception) -> None:
-        """A request failed that may work later: wait, each time longer, with jitter."""
+        """A request failed that may work later: wait, about half as long as it has been away, with jitter."""
         if isinstance(error, AuthError):
             self.refused = str(error)
             return
@@ -67,7 +67,7 @@ class Link:
         if now < self._not_before:
             return  # another request that was under way; the same failure
         self._failures += 1
-        wait = min(0.25 * 2.0**self._failures, LONGEST_WAIT) * random.uniform(0.75, 1.25)  # noqa: S311
+        wait = min(0.3 * 1.5**self._failures, LONGEST_WAIT) * random.uniform(0.75, 1.25)  # noqa: S311
         wished = error.retry_after if isinstance(error, RetryableError) else None
         self._not_before = now + max(wait, wished or 0.0)
         if self._failures > _QUIET_FAILURES:

@@ -7,6 +7,7 @@ ustar and pax (IEEE Std 1003.1, "pax Interchange Format"), and GNU's long names.
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import IO
 
 from ..errors import DamagedError
 from ..protocol.manifest import is_safe_path
+from ..rundir import SPEC
 from ..terminal import printable
 
 BLOCK = 512
@@ -33,6 +35,10 @@ _KINDS = {
     b"S": "a sparse file",
     b"g": "a header for all that follows",
 }
+
+
+# The links beside runs, which lead to the newest; a tar of their folder has them. Nothing is made of them.
+_OUR_LINKS = {"latest": r"run-[^/]+", SPEC: re.escape(f"latest/{SPEC}"), "files": "latest/files"}
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -66,6 +72,11 @@ class Member:
     size: int
     mtime: float
     is_folder: bool
+
+
+def _is_our_link(path: str, block: bytes) -> bool:
+    target = _OUR_LINKS.get(path.rpartition("/")[2])
+    return bool(target and re.fullmatch(target, block[157:257].rstrip(b"\0").decode(errors="replace")))
 
 
 class TarReader:
@@ -121,6 +132,8 @@ class TarReader:
         path = name.rstrip("/") if is_folder else name
         path = path[2:] if path.startswith("./") else path
         self._name = path
+        if kind == b"2" and _is_our_link(path, block):
+            return Member(".", 0, 0.0, is_folder=True)
         if kind not in (b"0", b"\0", b"5"):
             raise self._fault(f"is {_KINDS.get(kind, f'of the unknown kind {kind!r}')}")
         if any(key.startswith("GNU.sparse") for key in said):

@@ -18,7 +18,7 @@ from ..protocol.messages import Receipt
 from ..rundir import RunDir
 from . import receipts, state
 from .clean import Cleaned, Proven, reason_to_keep, remove
-from .departed import LEFT, has_left
+from .departed import LEFT, Departures, has_left
 from .local import Identity, identify, in_words
 from .receipts import Proof, Target
 from .stock import Stock, lacking, take_stock
@@ -117,10 +117,12 @@ class Tidying:
 
     Attributes:
         server: whom to ask; None where nobody can be asked.
+        departures: what was there when it began.
         older_than: seconds without growth. dry_run: delete nothing. keep_artifacts: as for `clean.remove`.
     """
 
     server: Authority | None
+    departures: Departures
     older_than: float = 0.0
     dry_run: bool = False
     keep_artifacts: bool = False
@@ -134,12 +136,18 @@ class Tidying:
             if result.reason is None:
                 self._prove_and_remove(result, result.identity)
         except (FlightlogError, OSError) as error:
-            if has_left(directory):
-                result.reason = LEFT
-                return result
             result.reason = in_words(error, directory) if isinstance(error, OSError) else str(error)
             result.failed = True
+        self._explain(result)
         return result
+
+    def _explain(self, result: Tidied) -> None:
+        """Say what became of a run that was taken away meanwhile, whatever else seemed to be the matter with it."""
+        if result.reason is None or not has_left(result.directory):
+            return
+        result.reason, result.failed, result.missing = LEFT, False, []
+        if self.departures.were_cleaned(result.directory):
+            result.reason, result.cleaned = None, Cleaned(by_another=True)
 
     def _prove_and_remove(self, result: Tidied, identity: Identity) -> None:
         directory, stock = result.directory, None
