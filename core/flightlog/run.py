@@ -265,10 +265,12 @@ class Run(Familiar):
             writer = recorder.writer_here()
         summaries = self._summaries
         done: bool | None = True
-        if summaries.definitions.empty:
+        if free := summaries.free:
             done = writer.append_log(step, commit, data)
             if done:
                 summaries.values.update(data)
+                if summaries.free is not free:  # something was defined meanwhile: only the journal tells what counted
+                    self._stale = True
         else:
             with summaries.lock, guarded("log()"):
                 done = writer.append_log(step, commit, data)
@@ -326,13 +328,14 @@ class Run(Familiar):
         """
         self._must_run("define_metric()")
         new = definition_of(name, step_metric, summary, goal, hidden, others)
-        whole = self._summaries.definitions.add(new)
+        whole = self._summaries.define(new)
         if whole is None:
             return new
         with guarded("define_metric()"):
             self._recorder.append("define", whole.data())
             definitions = self._summaries.definitions
-            self._stale = self._stale or any(definitions.of(metric) == whole for metric in list(self._summaries.values))
+            if any(definitions.of(metric) == whole for metric in list(self._summaries.values)):
+                self._stale = True
         return whole
 
     def alert(

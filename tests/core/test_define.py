@@ -18,6 +18,7 @@ import pytest
 import flightlog
 from flightlog import Api, UsageError
 from flightlog.journal.define import Definition, Definitions, from_data
+from flightlog.journal.writer import Writer
 
 from .conftest import Script
 
@@ -214,6 +215,45 @@ def test_threads_that_log_while_a_metric_is_defined(dice: random.Random) -> None
     logged = [*range(2000), *(value for mine in values for value in mine)]
     assert run.summary["m"] == pytest.approx(sum(logged) / len(logged))
     run.finish()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("change", ["define", "rewind"])
+def test_a_record_under_way_while_the_summary_is_made_anew(
+    moment: str, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that is in the middle of log(), its record not written or just written, loses and doubles nothing."""
+    run = flightlog.init()
+    for value in (1, 2, 3):
+        run.log({"m": value})
+    append_log = Writer.append_log
+
+    def change_it() -> None:
+        if change == "define":
+            run.define_metric("m", summary="mean")
+        else:
+            run.rewind(1)
+        assert run.summary["m"]
+
+    def slow(self: Writer, *arguments: Any) -> bool | None:
+        monkeypatch.setattr(Writer, "append_log", append_log)
+        if moment == "before":
+            change_it()
+        done = append_log(self, *arguments)
+        if moment == "after":
+            change_it()
+        return done
+
+    monkeypatch.setattr(Writer, "append_log", slow)
+    thread = threading.Thread(target=run.log, args=({"m": 8, "n": 5},))
+    thread.start()
+    thread.join()
+    live = run.summary.as_dict()
+    run.finish()
+    read = Api(".").run(run.id).summary
+    assert live == read == run.rundir.read_spec()["summary"]
+    if change == "define":
+        assert live == {"m": 3.5, "n": 5}
 
 
 # -- alerts ------------------------------------------------------------------------------------------------------------

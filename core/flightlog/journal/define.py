@@ -193,8 +193,11 @@ class Summaries:
         tallies: so far, of the metrics whose summary is not just the last value.
 
     Attributes:
-        lock: held over a record and `take` together by those who log, as soon as anything is defined.
+        lock: held over a record and `take` together by those who log, unless they are `free`.
         settling: held by who makes the summary anew.
+        free: while the summary is just the last values and nobody makes it anew, something by which those who log
+            know that: they set the values themselves, without the lock. If it is another one after that, what they
+            set may not have counted, and the summary has to be made anew.
     """
 
     def __init__(
@@ -203,17 +206,28 @@ class Summaries:
         self.definitions = definitions
         self.values = values
         self.tallies = tallies or {}
-        self._late: list[dict[str, Any]] | None = None
         self.after_fork()
         tell_of_forks(self)
 
     def after_fork(self) -> None:
         self.lock = threading.RLock()
         self.settling = threading.RLock()
+        self._late: list[dict[str, Any]] | None = None
+        self._set_free()
+
+    def _set_free(self) -> None:
+        self.free: object | None = object() if self.definitions.empty else None
+
+    def define(self, new: Definition) -> Definition | None:
+        """Take a definition, as `Definitions.add` does; what was taken before it is another matter."""
+        whole = self.definitions.add(new)
+        if whole is not None:
+            self.free = None
+        return whole
 
     def take(self, data: Mapping[str, Any]) -> None:
         """Take what was logged at a step."""
-        if self.definitions.empty:
+        if self.free:
             self.values.update(data)
             return
         with self.lock:
@@ -231,6 +245,7 @@ class Summaries:
     def watch(self) -> None:
         """From now on, remember what is taken, for `become`."""
         with self.lock:
+            self.free = None
             self._late = []
 
     def become(self, other: Summaries) -> None:
@@ -242,3 +257,4 @@ class Summaries:
             self.tallies = other.tallies
             for data in late:
                 self.take(data)
+            self._set_free()

@@ -86,7 +86,7 @@ class Fold:
     def define(self, definitions: Definitions) -> None:
         """Take what is said of the metrics; before their records."""
         for definition in definitions:
-            self.summaries.definitions.add(definition)
+            self.summaries.define(definition)
 
     def add(self, writer: str, record: Record) -> None:
         """Take the next record."""

@@ -241,6 +241,7 @@ def _leave_behind(root: Path, aside: RunDir, proven: Proven, known: Mapping[str,
     spec["seen"] = {**spec.get("seen", {}), **proven.writers}
     spec[DELIVERED_TO] = sorted(origin for origin, there in known.items() if state.holds_all(aside, there))
     content = orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str)
+    place.parent.mkdir(exist_ok=True)
     try:
         atomic_write(place, content)
     except OSError as error:
