@@ -48,6 +48,17 @@ def test_a_request_that_is_never_answered(server: Service, training: Training, h
     assert here.sync(training.run).code == 0
 
 
+def test_after_a_pack_that_failed_no_other_sets_out(training: Training, here: Machine, proxy: Proxy) -> None:
+    """The first pack hangs and the second is refused: those on their way arrive, the rest would be sent for nothing."""
+    training.do("artifact", name="large", sizes=[12 * MIB])
+    training.finish()
+    full = net.answer(507, b"the disk is full")
+    proxy.rules = [Rule("packs", net.stall(2, full)), Rule("packs", full)]
+    assert here.sync(training.run, timeout=0).code == 1
+    assert len(proxy.packs) <= 4
+    assert here.sync(training.run).code == 0
+
+
 _QUICK = ("lost answer", "503", "captive portal", "cut request")
 
 

@@ -52,18 +52,26 @@ class Lanes:
     ) -> None:
         self._pool.__exit__(kind, error, trace)
 
-    def send(self, project_path: str, chunks: dict[str, bytes], advance: Advance) -> Promise[int]:
+    def send(
+        self, project_path: str, chunks: dict[str, bytes], advance: Advance, check: Callable[[], None]
+    ) -> Promise[int]:
         """Have those of the chunks sent that the project lacks; wait for a lane that is free.
 
         Args:
             project_path: the project's address. chunks: by their SHA-256.
             advance: told by the lane of bytes of chunks that have left, or need not be sent; what has to be sent again
                 is taken back by a negative number.
+            check: called when there is a free lane. What it raises, because of packs before, leaves this one unsent.
 
         Returns:
             What will say how many bytes were sent.
         """
         self._free.acquire()
+        try:
+            check()
+        except BaseException:
+            self._free.release()
+            raise
         return self._pool.submit(_Load(project_path, chunks, advance), lambda _: self._free.release())
 
     def _send(self, load: _Load, client: Client) -> int:

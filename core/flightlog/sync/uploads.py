@@ -209,13 +209,21 @@ class FileDelivery:
         waiting.size += len(chunk)
 
     def _dispatch(self) -> None:
-        """Send off what waits for a pack; take note of packs that have arrived."""
+        """Send off what waits for a pack, unless one before it has failed: nothing says that this one would arrive."""
         waiting = self._waiting
         if waiting.chunks:
             chunks, waiting.chunks, waiting.size = waiting.chunks, {}, 0
-            waiting.packs.append(self._lanes.send(self._project_path, chunks, self._advance))
-        while waiting.packs and waiting.packs[0].done:
-            self.sent_bytes += waiting.packs.pop(0).result()
+            pack = self._lanes.send(self._project_path, chunks, self._advance, self._take_note)
+            waiting.packs.append(pack)
+
+    def _take_note(self) -> None:
+        """Count the packs that have arrived. Raises what one of them raised."""
+        packs, self._waiting.packs = self._waiting.packs, []
+        for pack in packs:
+            if pack.done:
+                self.sent_bytes += pack.result()
+            else:
+                self._waiting.packs.append(pack)
 
     def _commit(self) -> None:
         """Let the files that have been read be files of the run, once all their chunks are there."""
