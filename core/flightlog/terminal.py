@@ -73,7 +73,11 @@ def redraw(line: str) -> None:
     """Draw a line over the one that was drawn before, for whoever watches; an empty one takes it away."""
     if is_watched():
         with contextlib.suppress(Exception):
-            sys.stderr.write(f"\r\x1b[K{f'flightlog: {printable(without_keys(line)[:200])}' if line else ''}")
+            # One that is longer than a row could not be taken away again.
+            room = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
+            shown = f"flightlog: {printable(without_keys(line))}" if line else ""
+            shown = shown if len(shown) <= room else f"{shown[: room - 1]}…"
+            sys.stderr.write(f"\r\x1b[K{shown}")
             sys.stderr.flush()
 
 

@@ -98,6 +98,6 @@ class Waiting:
         if standing is None:
             return f"delivering to {self._origin}; Ctrl-C stops the waiting, not the delivery"
         if standing.state in ("waiting", "failed"):
-            return f"{standing.error}; waiting another {left:.0f} s (Ctrl-C: no longer)"
+            return f"waiting {left:.0f} s more (Ctrl-C: no longer): {standing.error}"
         amount = f" {standing.sent / 1e6:.1f} of {standing.total / 1e6:.1f} MB" if standing.total > 1e6 else ""
         return f"delivering{amount} to {self._origin}; Ctrl-C stops the waiting, not the delivery"

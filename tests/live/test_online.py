@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
+import sys
+import termios
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from flightlog import followed
+from flightlog import followed, terminal
 from flightlog.process import birth_of, hostname
 from flightlog.rundir import RunDir
 from flightlog.waiting import Waiting
@@ -382,3 +387,20 @@ def test_a_run_that_is_cleaned_while_it_is_waited_for_is_delivered(tmp_path: Pat
     waiting = Waiting(run, "http://s", 1.0, lambda: restarted.append(True))
     assert waiting.until_delivered(100) == "http://s/run"
     assert not restarted
+
+
+@pytest.mark.parametrize("columns", [60, 0])
+def test_the_line_that_changes_fits_into_a_row(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """On a narrow terminal it is cut, since what wraps cannot be drawn over; one of unknown width counts as 80."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(theirs, "w", encoding="utf-8") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        terminal.redraw("waiting 7 s more (Ctrl-C: no longer): " + "x" * 300)
+        terminal.redraw("")
+        monkeypatch.undo()
+        drawn = os.read(ours, 1000).decode()
+    os.close(ours)
+    first, _, last = drawn.removeprefix("\r\x1b[K").partition("\r\x1b[K")
+    assert first.startswith("flightlog: waiting 7 s more") and first.endswith("x…") and last == "", drawn
+    assert len(first) == (columns or 80) - 1
