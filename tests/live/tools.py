@@ -9,30 +9,17 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from flightlog import followed
 from flightlog.process import birth_of
 from flightlog.rundir import RunDir
 
-from ..server.tools import Said, Server, environment, local_journal
+from ..server.tools import Said, Server, environment, local_journal, until
 
-T = TypeVar("T")
+__all__ = ["QUIET", "Training", "Trainings", "end_followers", "until"]
+
 QUIET = {"FLIGHTLOG_CONSOLE": "off", "FLIGHTLOG_SYSTEM_INTERVAL": "0", "FLIGHTLOG_PROVENANCE": "false"}
-
-
-def until(look: Callable[[], T], seconds: float = 30.0) -> T:
-    """Look again and again until what is seen is true; return it. Fails after a bounded time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not seen within {seconds} s"
-        time.sleep(0.05)
 
 
 class Training:

@@ -316,3 +316,18 @@ def test_an_older_database_is_cut_anew(tmp_path: Path) -> None:
         assert stored == b"".join(lines)
     finally:
         database.close()
+
+
+def test_a_server_that_starts_removes_what_a_killed_one_left_half_written(own_server: Server) -> None:
+    """Packs in the making are files below incoming/; a day later nobody is writing them any more."""
+    own_server.stop()
+    incoming = own_server.data / "objects" / "incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    old, young, folder = incoming / "tmpold", incoming / "tmpyoung", incoming / "somebody's"
+    for path in (old, young):
+        path.write_bytes(b"half a pack")
+    folder.mkdir()
+    for path in (old, folder):
+        os.utime(path, (time.time() - 100_000, time.time() - 100_000))
+    own_server.start()
+    assert sorted(p.name for p in incoming.iterdir()) == ["somebody's", "tmpyoung"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from flightlog.errors import RetryableError
 from flightlog.rundir import RunDir
 from flightlog.sync.pace import Pace
 
-from .tools import Proxy, Request, Server, add_media, on_terminal, proxied, quick, run_dir, status
+from .tools import Proxy, Request, Server, add_media, on_terminal, pack_of, proxied, quick, run_dir, status, until
 from .tools import flightlog as separate
 
 
@@ -280,30 +281,77 @@ def test_a_run_in_another_container_is_judged_by_its_growth(place: Path, run_id:
     assert not is_alive(run, {**spec, "pid_namespace": os.readlink("/proc/self/ns/pid")})
 
 
-def test_a_full_disk_at_the_server_is_said_and_loses_nothing(
-    tmp_path: Path, home: Path, place: Path, run_id: str
-) -> None:
-    """On a real small disk that is full the client is told so (status 1); with room again the sync delivers all."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", disk], capture_output=True, text=True)
+@pytest.fixture
+def small_server(tmp_path: Path) -> Iterator[Server]:
+    """A server whose data lies on a disk of 6 MiB."""
+    server = Server(tmp_path / "server")
+    server.data.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", server.data]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"mounting a tmpfs is refused here: {mounted.stderr.strip()}")
-    server = Server(disk).start()
     try:
-        run = finished_run(place, run_id, steps=3000)
-        with open(disk / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
-            while ballast.write(bytes(1024)):
-                pass
-        said = server.sync(place, "--timeout", "0", home=home)
-        assert said.code == 1 and "disk is full" in said.out, said
-        (disk / "ballast").unlink()
-        assert server.sync(place, home=home).code == 0
-        (writer,) = server.journal(run_id)
-        assert server.journal(run_id)[writer] == segment(run).read_bytes()
+        yield server.start()
     finally:
         server.stop()
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", server.data], check=True)
+
+
+@contextlib.contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Leave no byte on a disk, for as long as the block lasts."""
+    with open(disk / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        while ballast.write(bytes(1024)):
+            pass
+    yield
+    (disk / "ballast").unlink()
+
+
+def test_a_full_disk_at_the_server_is_said_and_loses_nothing(
+    small_server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """On a real small disk that is full the client is told so (status 1); with room again the sync delivers all."""
+    run = finished_run(place, run_id, steps=3000)
+    with full(small_server.data):
+        said = small_server.sync(place, "--timeout", "0", home=home)
+    assert said.code == 1 and "disk is full" in said.out, said
+    assert small_server.sync(place, home=home).code == 0
+    (writer,) = small_server.journal(run_id)
+    assert small_server.journal(run_id)[writer] == segment(run).read_bytes()
+
+
+def test_a_pack_that_breaks_off_as_the_disk_fills_loses_nothing(
+    small_server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """What the server then says it has can be read back, the rest is asked for again; nothing half written stays."""
+    assert small_server.sync(finished_run(place, run_id).path, home=home).code == 0
+    chunks = [f"{run_id} {n}".encode() * 5000 for n in range(12)]
+    names = [hashlib.sha256(chunk).hexdigest() for chunk in chunks]
+    body = pack_of(*chunks)[:-2000]
+    head = (
+        "POST /api/v1/projects/admin/p/packs HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {small_server.key}\r\nContent-Length: {1 << 20}\r\n\r\n"
+    )
+    incoming = small_server.data / "objects" / "incoming"
+    with socket.create_connection(("127.0.0.1", small_server.port), timeout=10) as connection:
+        connection.sendall(head.encode() + body)
+        until(lambda: any(incoming.glob("*")))
+        with full(small_server.data):
+            connection.close()
+            until(lambda: not any(incoming.glob("*")))
+    ask = {"chunks": names}
+    missing = small_server.api("POST", "projects/admin/p/chunks/missing", ask).json()["missing"]
+    for name, chunk in zip(names, chunks, strict=True):
+        file = {"path": f"media/{name}", "size": len(chunk), "sha256": name, "chunks": [[name, len(chunk)]]}
+        said = small_server.api("POST", f"runs/admin/p/{run_id}/files", {"files": [file]})
+        assert said.status == (409 if name in missing else 200), said
+        if name not in missing:
+            assert small_server.api("GET", f"runs/admin/p/{run_id}/files/media/{name}").body == chunk
+    assert (
+        small_server.ask("POST", "/api/v1/projects/admin/p/packs", pack_of(*chunks), key=small_server.key).status == 200
+    )
+    assert small_server.api("POST", "projects/admin/p/chunks/missing", ask).json()["missing"] == []
+    assert "Traceback" not in small_server.stderr
 
 
 @contextlib.contextmanager

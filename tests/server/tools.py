@@ -23,7 +23,7 @@ from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 from urllib.parse import urlsplit
 
@@ -33,6 +33,8 @@ import zstandard
 from flightlog import cli
 from flightlog.journal import record
 from flightlog.protocol.digest import JournalDigest
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 ROOMS = [str(ROOT / room) for room in ("core", "integrations", "server")]
@@ -354,6 +356,17 @@ def pack_of(*chunks: bytes) -> bytes:
             member.size = len(chunk)
             tar.addfile(member, BytesIO(chunk))
     return whole.getvalue()
+
+
+def until(look: Callable[[], T], seconds: float = 30.0) -> T:
+    """Look again and again until what is seen is true; return it. Fails after a bounded time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not seen within {seconds} s"
+        time.sleep(0.05)
 
 
 # -- a terminal --------------------------------------------------------------------------------------------------------

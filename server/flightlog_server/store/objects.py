@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -49,6 +50,10 @@ class Objects(Protocol):
 
     def list(self) -> Iterator[tuple[str, float]]:
         """Yield every key and when it was stored (the store's clock), those of objects in the making among them."""
+        ...
+
+    def drop_unfinished(self, age: float) -> int:
+        """Delete what killed processes left of objects in the making, older than `age` seconds; return how many."""
         ...
 
 
@@ -100,6 +105,15 @@ class LocalObjects:
                 path = Path(folder) / name
                 with contextlib.suppress(FileNotFoundError):
                     yield path.relative_to(self._folder).as_posix(), path.lstat().st_mtime
+
+    def drop_unfinished(self, age: float) -> int:
+        dropped = 0
+        for path in sorted((self._folder / INCOMING).glob("*")):
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime < time.time() - age:
+                    path.unlink()
+                    dropped += 1
+        return dropped
 
     def read(self, key: str, offset: int, size: int) -> bytes:
         with open(self._folder / key, "rb") as file:
