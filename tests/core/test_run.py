@@ -560,8 +560,9 @@ def test_silence(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_said(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it writes at the start; what was recorded, and the command that delivers it, at the end."""
+    monkeypatch.setenv("PWD", os.getcwd())
     run = flightlog.init(name="my run")
     flightlog.log({"x": 1})
     flightlog.finish()

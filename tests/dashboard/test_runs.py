@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,6 +246,36 @@ def test_many_runs_by_keyboard_and_filter(signed_in: Any, recorded: Callable[[st
     signed_in.get_by_text("1 of 120").wait_for()
     signed_in.keyboard.press("?")
     signed_in.get_by_role("dialog").get_by_text("next row").wait_for()
+
+
+def test_a_row_that_is_not_there_yet_gets_the_focus_when_it_comes(
+    signed_in: Any, recorded: Callable[[str], None]
+) -> None:
+    """The keys are faster than the server: what was pressed while the next page of runs was on its way counts."""
+    recorded(
+        """
+        import flightlog
+        for i in range(120):
+            with flightlog.init("slow", name=f"trial {i}", mode="offline", dir=".", id=f"slow{i:09}") as run:
+                run.log({"score": i})
+        """
+    )
+    held: list[Any] = []
+    signed_in.route(re.compile("offset=100"), lambda route: held.append(route))
+    signed_in.goto("/w/admin/slow")
+    signed_in.locator("[data-row='0']").wait_for()
+    for row in range(100):
+        signed_in.keyboard.press("j")
+        signed_in.wait_for_function(f"() => document.activeElement.dataset.row === '{row}'")
+    for _ in range(3):
+        signed_in.keyboard.press("j")
+    signed_in.wait_for_timeout(300)
+    assert held and signed_in.evaluate("() => document.activeElement.dataset.row") == "99"
+    signed_in.unroute(re.compile("offset=100"))
+    for route in held:
+        with contextlib.suppress(Exception):  # what has scrolled out of view is not asked for any more
+            route.continue_()
+    signed_in.wait_for_function("() => document.activeElement.dataset.row === '102'")
 
 
 def test_the_page_comes_with_rules_for_the_browser(server: Any) -> None:

@@ -177,15 +177,12 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
     except BaseException:
         os.rename(aside.path, directory.path)
         raise
-    _take_away(aside, home, [*stays, *sorted(held)])
-    if not left.is_written:
-        with contextlib.suppress(OSError):  # somebody else has filled the disk again: what stands there will do
-            atomic_write(left.place, left.content)
+    _take_away(aside, home, [*stays, *sorted(held)], left)
     _mend_links(root)
     return Cleaned(freed=sum(sizes), kept=kept, artifacts=len(held))
 
 
-def _take_away(aside: RunDir, path: Path, stays: list[Path]) -> None:
+def _take_away(aside: RunDir, path: Path, stays: list[Path], left: _Left) -> None:
     """Delete a directory but for what stays of it, which gets the path; ended anywhere, it is a whole run, or none."""
     root = path.parent
     spare, trash = root / f"{_KEPT}{path.name}", root / f"{_TRASH}{path.name}"
@@ -197,6 +194,10 @@ def _take_away(aside: RunDir, path: Path, stays: list[Path]) -> None:
     try:
         if stays:
             os.rename(spare, path)
+        if not left.is_written:
+            shutil.rmtree(trash / "files")
+            with contextlib.suppress(OSError):  # somebody else has filled the disk again
+                left.write()
         shutil.rmtree(trash)
     except FileNotFoundError:  # another cleaning of this folder has finished it for us
         shutil.rmtree(trash, ignore_errors=True)
@@ -212,6 +213,7 @@ def _finish_earlier(root: Path) -> None:
     """Finish what an interrupted cleaning had decided."""
     for path in root.glob(f"{_TRASH}*"):
         if path.is_dir() and not path.is_symlink():
+            _keep_spec(RunDir(path))
             shutil.rmtree(path, ignore_errors=True)
     for path in root.glob(f"{_KEPT}*"):
         place = root / path.name.removeprefix(_KEPT)
@@ -220,13 +222,27 @@ def _finish_earlier(root: Path) -> None:
                 os.rename(path, place)
 
 
-@dataclass(frozen=True, slots=True)
+def _keep_spec(trash: RunDir) -> None:
+    """Leave behind the spec of a run that was ended on a full disk before there was room for it."""
+    with contextlib.suppress(DamagedError, OSError, KeyError):
+        spec = trash.read_spec()
+        place = delivered_place(trash.path.parent, str(spec["id"]), spec.get("project"))
+        if not place.exists():
+            _Left(place, trash.spec_path.read_bytes()).write()
+
+
+@dataclass(slots=True)
 class _Left:
-    """What is left behind of a run, and whether it is written: on a full disk only once there is room."""
+    """The spec that is left behind of a run, and whether it is written: on a full disk only once there is room."""
 
     place: Path
     content: bytes
-    is_written: bool
+    is_written: bool = False
+
+    def write(self) -> None:
+        self.place.parent.mkdir(exist_ok=True)
+        atomic_write(self.place, self.content)
+        self.is_written = True
 
 
 def _leave_behind(root: Path, aside: RunDir, proven: Proven, known: Mapping[str, state.Synced]) -> _Left:
@@ -240,18 +256,13 @@ def _leave_behind(root: Path, aside: RunDir, proven: Proven, known: Mapping[str,
         spec = merged(rundir.read_spec(place), spec)
     spec["seen"] = {**spec.get("seen", {}), **proven.writers}
     spec[DELIVERED_TO] = sorted(origin for origin, there in known.items() if state.holds_all(aside, there))
-    content = orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str)
-    place.parent.mkdir(exist_ok=True)
+    left = _Left(place, orjson.dumps(spec, option=orjson.OPT_INDENT_2, default=str))
     try:
-        atomic_write(place, content)
+        left.write()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        # A full disk is what cleaning is for. Until there is room the run's own spec stands in: a link takes none.
-        with contextlib.suppress(FileExistsError):
-            os.link(aside.spec_path, place)
-        return _Left(place, content, is_written=False)
-    return _Left(place, content, is_written=True)
+            raise  # on a full disk, which cleaning is for, it waits for the room that the run itself makes
+    return left
 
 
 def _still_proven(proven: Proven, aside: RunDir) -> set[Path]:
