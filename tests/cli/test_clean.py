@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -314,6 +315,21 @@ def test_a_disk_without_room_for_what_is_left_behind(
     assert said.code == 0 and not run.path.exists(), said
 
 
+def test_a_cleaning_killed_on_a_full_disk_leaves_the_spec_later(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """It had decided, and there was no room yet for what stays: the next cleaning leaves that behind."""
+    run = recorded(place, run_id)
+    recorded(place, f"{run_id}next")
+    assert server.sync(place, home=home).code == 0
+    shutil.rmtree(run.files)
+    run.path.rename(place / f".flightlog-trash-{run.path.name}")
+    assert quick("clean", place, home=home, **key).code == 0
+    left = sorted(p.name for p in (place / ".delivered").iterdir())
+    assert left == [f"{run_id}.spec", f"{run_id}next.spec"]
+    assert not list(place.glob(".flightlog-trash-*"))
+
+
 @pytest.mark.parametrize("words", [("sync", "--clean"), ("clean",)])
 def test_cleaning_frees_a_disk_that_is_full_to_the_last_byte(
     server: Server, home: Path, tmp_path: Path, run_id: str, key: dict[str, str], words: tuple[str, ...]
@@ -321,7 +337,8 @@ def test_cleaning_frees_a_disk_that_is_full_to_the_last_byte(
     """On a real small disk, without room for the spec that stays, the delivered runs go all the same, and it stays."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True, text=True)
+    options = "size=2m,nr_inodes=300"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"mounting a tmpfs is refused here: {mounted.stderr.strip()}")
     try:
@@ -330,6 +347,9 @@ def test_cleaning_frees_a_disk_that_is_full_to_the_last_byte(
         with (disk / "full").open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(bytes(4096)):
                 pass
+        with contextlib.suppress(OSError):  # nor is there room for one more file or folder
+            for number in range(1000):
+                (disk / f"empty{number}").touch()
         said = quick(*words, disk / "runs", home=home, **key)
         assert said.code == 0 and not any(run.path.exists() for run in runs), said
         left = sorted(p.name for p in (disk / "runs" / ".delivered").iterdir())
