@@ -562,7 +562,7 @@ def test_silence(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
 
 def test_what_is_said(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it writes at the start; what was recorded, and the command that delivers it, at the end."""
-    monkeypatch.setenv("PWD", os.getcwd())
+    monkeypatch.setenv("PWD", str(Path.cwd()))
     run = flightlog.init(name="my run")
     flightlog.log({"x": 1})
     flightlog.finish()
