@@ -15,7 +15,7 @@ import zstandard
 from flightlog.errors import DamagedError, FlightlogError, NotFound
 from flightlog.sync import bundle
 from flightlog.sync.bundle import Bounds
-from flightlog.sync.tar import TarReader, header
+from flightlog.sync.bundle.tar import TarReader, header
 
 from ..server.tools import Server, begin, line, quick
 

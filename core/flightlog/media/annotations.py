@@ -15,6 +15,7 @@ from .arrays import as_array
 from .base import Entry, KeyFolder
 from .documents import dump
 from .payload import check_size, read_file
+from .pictures import MAX_PIXELS, is_whole, pillow
 
 MAX_SETS = 100
 MAX_BOXES = 10_000
@@ -137,8 +138,6 @@ def _mask(name: str, given: Mapping[str, Any]) -> tuple[bytes, str]:
     path = Path(given["path"])
     if path.suffix.lower() not in _MASK_SUFFIXES:
         raise UsageError(f"Image(masks=): {name}: a file ending in {', '.join(sorted(_MASK_SUFFIXES))} is needed")
-    from .image import is_whole
-
     content = read_file(path, MAX_BYTES, f"Image(masks=): {name}")
     if not is_whole(content):
         raise UsageError(f"Image(masks=): {name}: {path} is cut off, or no image")
@@ -148,8 +147,6 @@ def _mask(name: str, given: Mapping[str, Any]) -> tuple[bytes, str]:
 def _mask_png(name: str, data: Any) -> bytes:
     """Return class ids as a gray PNG, of 16 bits where there are more than 256."""
     import numpy as np
-
-    from .image import MAX_PIXELS, pillow
 
     array = as_array(data, f"Image(masks=): {name}")
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,12 @@ from .annotations import Annotations, read_annotations
 from .arrays import as_array, as_uint8, brightness_span
 from .base import CapturedMedia, Encoding, Entry, KeyFolder, caption_fact
 from .payload import check_size, read_file
+from .pictures import MAX_PIXELS, is_whole, pillow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_BYTES = 256 << 20
-MAX_PIXELS = 1 << 27
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
 # What each format can hold; whatever else an image is becomes the last of them.
 _FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
@@ -97,15 +96,6 @@ class Image(CapturedMedia):
 _Picture = tuple[bytes, str, "tuple[int, int] | None"]
 
 
-def pillow(what: str) -> Any:
-    """Return Pillow's module of images. Raises MissingDependency."""
-    try:
-        import PIL.Image
-    except ImportError:
-        raise MissingDependency(f"{what} needs Pillow for this value: pip install 'flightlog[media]'") from None
-    return PIL.Image
-
-
 def _from_path(path: Path) -> _Picture:
     what = f"Image({str(path)!r})"
     suffix = path.suffix.lower()
@@ -130,41 +120,6 @@ def _from_path(path: Path) -> _Picture:
         raise
     except Exception as error:  # Pillow raises whatever its decoders raise
         raise UsageError(f"{what}: not a readable image ({error})") from None
-
-
-def is_whole(content: bytes) -> bool | None:
-    """Tell by its marks whether an image file has an end: one that was cut off has none. Nothing is decoded.
-
-    Returns:
-        None where they do not tell: of another format, or one whose end may be missing (a camera's JPEG).
-
-    https://www.w3.org/TR/png-3/, ITU T.81 (annex B), GIF89a, https://developers.google.com/speed/webp/docs/riff_container
-    """
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _is_whole_png(content)
-    if content.startswith(b"\xff\xd8"):
-        return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda") > 0 or None
-    if content[:6] in (b"GIF87a", b"GIF89a"):
-        return content.rstrip(b"\0").endswith(b";")
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return len(content) >= 8 + int.from_bytes(content[4:8], "little")
-    if content[:2] == b"BM":
-        size = int.from_bytes(content[2:6], "little")
-        return len(content) >= size if size > 26 else None
-    return None
-
-
-def _is_whole_png(content: bytes) -> bool:
-    """Walk over a PNG's chunks, each with its checksum, up to the last."""
-    at = 8
-    while at + 12 <= len(content):
-        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
-        if end + 4 > len(content) or zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            return False
-        if content[at + 4 : at + 8] == b"IEND":
-            return True
-        at = end + 4
-    return False
 
 
 def _encoded(data: Any, mode: str | None, file_type: str, normalize: bool) -> _Picture:

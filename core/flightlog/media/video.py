@@ -15,8 +15,8 @@ from ..errors import MissingDependency, UsageError
 from .arrays import as_array, as_uint8, brightness_span
 from .base import CapturedMedia, Encoding, caption_fact
 from .containers import container_of, suffix_for
-from .image import pillow
 from .payload import check_size, take_file
+from .pictures import pillow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from ..errors import DamagedError
-from ..protocol.manifest import is_safe_path
-from ..rundir import SPEC
-from ..terminal import printable
+from ...errors import DamagedError
+from ...protocol.manifest import is_safe_path
+from ...rundir import SPEC
+from ...terminal import printable
+
+Advance = Callable[[int], None]  # told the bytes of content as they go by
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
