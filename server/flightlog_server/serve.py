@@ -11,9 +11,7 @@ from flightlog.errors import FlightlogError
 
 from .app import create_app
 from .data import Data
-
-# No upload takes so long; younger ones may be another process's that shares the folder.
-_UNFINISHED_SECONDS = 24 * 3600.0
+from .store import packs
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -45,7 +43,7 @@ def run(data: Data, sock: socket.socket) -> None:
     # hundred of them costs a quarter of the time that taking it in needs.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
-    data.objects.drop_unfinished(_UNFINISHED_SECONDS)
+    packs.take_over(data.database, data.objects)
     config = uvicorn.Config(
         create_app(data.database, data.objects),
         log_level="warning",

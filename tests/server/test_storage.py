@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import os
 import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import threading
@@ -25,7 +28,7 @@ from flightlog_server.store.migrate import migrate
 from flightlog_server.store.objects import LocalObjects
 from flightlog_server.store.schema import metadata
 
-from .tools import Server, add_media, begin, line, local_journal, logs, run_dir
+from .tools import Server, add_media, begin, line, local_journal, logs, pack_of, run_dir, until
 
 WRITER = "w" * 16
 SEED = 20261129
@@ -318,16 +321,59 @@ def test_an_older_database_is_cut_anew(tmp_path: Path) -> None:
         database.close()
 
 
-def test_a_server_that_starts_removes_what_a_killed_one_left_half_written(own_server: Server) -> None:
-    """Packs in the making are files below incoming/; a day later nobody is writing them any more."""
+def test_a_killed_server_keeps_what_had_arrived_whole_of_its_packs(
+    own_server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """Three packs are under way at SIGKILL: of each, all but the chunk that was being sent need not be sent again."""
+    assert own_server.sync(run_dir(place / "run", run_id, {WRITER: [begin(run_id)]}), home=home).code == 0
+    packs = [[f"{run_id} {lane} {n}".encode() * 20_000 for n in range(8)] for lane in range(3)]
+    incoming = own_server.data / "objects" / "incoming"
+    with contextlib.ExitStack() as connections:
+        for pack in packs:
+            body = pack_of(*pack)
+            connection = socket.create_connection(("127.0.0.1", own_server.port), timeout=10)
+            connections.enter_context(connection)
+            connection.sendall(_pack_request(own_server, len(body)) + body[: -len(pack[-1])])
+        sent = sum(len(pack_of(*pack)) - len(pack[-1]) for pack in packs)
+        until(lambda: sum(path.stat().st_size for path in incoming.glob("*")) > sent - 30_000)
+        own_server.kill()
+    own_server.start()
+    assert not any(incoming.iterdir())
+    for pack in packs:
+        names = [hashlib.sha256(chunk).hexdigest() for chunk in pack]
+        said = own_server.api("POST", "projects/admin/p/chunks/missing", {"chunks": names}).json()
+        assert said == {"missing": names[-1:]}
+        files = [{"path": f"media/{name}", "size": len(chunk), "sha256": name, "chunks": [[name, len(chunk)]]}
+                 for name, chunk in zip(names[:-1], pack, strict=False)]  # fmt: skip
+        assert own_server.api("POST", f"runs/admin/p/{run_id}/files", {"files": files}).status == 200
+        for name, chunk in zip(names[:-1], pack, strict=False):
+            assert own_server.api("GET", f"runs/admin/p/{run_id}/files/media/{name}").body == chunk
+    assert own_server.stderr == ""
+
+
+def _pack_request(server: Server, size: int) -> bytes:
+    return (
+        "POST /api/v1/projects/admin/p/packs HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {server.key}\r\nContent-Length: {size}\r\n\r\n"
+    ).encode()
+
+
+def test_what_is_no_pack_any_more_is_removed_at_the_start(own_server: Server) -> None:
+    """Nonsense, packs of projects that are gone, and other objects in the making go; what somebody is at stays."""
     own_server.stop()
     incoming = own_server.data / "objects" / "incoming"
     incoming.mkdir(parents=True, exist_ok=True)
-    old, young, folder = incoming / "tmpold", incoming / "tmpyoung", incoming / "somebody's"
-    for path in (old, young):
-        path.write_bytes(b"half a pack")
-    folder.mkdir()
-    for path in (old, folder):
-        os.utime(path, (time.time() - 100_000, time.time() - 100_000))
-    own_server.start()
-    assert sorted(p.name for p in incoming.iterdir()) == ["somebody's", "tmpyoung"]
+    for name in ("tmpx", "-journal", "pack.1-nonsense", "pack.x-y", "pack.9-gone", "pack.99999999999999999999-x"):
+        (incoming / name).write_bytes(pack_of(name.encode()) if "nonsense" not in name else b"half a pack")
+    (incoming / "-old").touch()
+    os.utime(incoming / "-old", (time.time() - 100_000, time.time() - 100_000))
+    (incoming / "-just_begun").touch()
+    (incoming / "somebody's").mkdir()
+    objects = LocalObjects(own_server.data / "objects")
+    with objects.stage("pack.1") as staged:
+        staged.file.write(b"under way")
+        staged.file.flush()
+        own_server.start()
+        left = sorted(path.name for path in incoming.iterdir())
+        assert left == sorted(["-just_begun", "somebody's", Path(staged.file.name).name])
+    assert own_server.stderr == ""

@@ -17,6 +17,7 @@ import click
 
 from .. import followed, settings
 from ..errors import FlightlogError, NotFound
+from ..locks import try_lock
 from ..rundir import SPEC, RunDir
 from ..terminal import printable, without_keys
 from .text import print_json
@@ -188,8 +189,6 @@ def tell_of_refusal(paths: Sequence[Path], origin: str, why: FlightlogError) -> 
 def _locked(directory: RunDir) -> Iterator[bool]:
     """Hold the run's lock; tell whether it could be had. Where the file system has none, a second follower does no
     harm."""
-    import fcntl
-
     try:
         fd = os.open(directory.path / followed.LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError:
@@ -197,17 +196,11 @@ def _locked(directory: RunDir) -> Iterator[bool]:
         return
     try:
         deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    yield False
-                    return
-                time.sleep(0.2)
-            except OSError:
-                break
+        while try_lock(fd) is False:
+            if time.monotonic() > deadline:
+                yield False
+                return
+            time.sleep(0.2)
         yield True
     finally:
         os.close(fd)

@@ -248,7 +248,7 @@ async def pack(workspace: str, project: str, request: Request, parts: PartsOf, a
             return project_row(connection, account, workspace, project, role="member")
 
     row = await run_in_threadpool(find)
-    with parts.objects.stage() as staged:
+    with parts.objects.stage(packs.purpose_of(row.id)) as staged:
         try:
             await _body(request, MAX_PACK + (8 << 20), staged.file)
         except ClientDisconnect:

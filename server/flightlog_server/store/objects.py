@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from flightlog.journal.writer import fsync_folder
+from flightlog.locks import try_lock
 
 INCOMING = "incoming"  # objects in the making
+_UNFINISHED_SECONDS = 24 * 3600.0  # no upload takes so long
 
 
 class Staged(Protocol):
@@ -32,8 +34,12 @@ class Staged(Protocol):
 class Objects(Protocol):
     """What the server asks of a place for objects."""
 
-    def stage(self) -> AbstractContextManager[Staged]:
-        """Return what an object is made in, near to where it will lie. Raises OSError."""
+    def stage(self, purpose: str = "") -> AbstractContextManager[Staged]:
+        """Return what an object is made in, near to where it will lie. Raises OSError.
+
+        Args:
+            purpose: a word on it, without "-", for whoever finds it left behind.
+        """
         ...
 
     def put(self, key: str, content: IO[bytes]) -> None:
@@ -52,8 +58,8 @@ class Objects(Protocol):
         """Yield every key and when it was stored (the store's clock), those of objects in the making among them."""
         ...
 
-    def drop_unfinished(self, age: float) -> int:
-        """Delete what killed processes left of objects in the making, older than `age` seconds; return how many."""
+    def left_behind(self) -> Iterator[tuple[str, Staged]]:
+        """Yield what killed processes left of objects in the making, each with its purpose; afterwards it is gone."""
         ...
 
 
@@ -82,16 +88,22 @@ class LocalObjects:
         folder.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def stage(self) -> Iterator[Staged]:
+    def stage(self, purpose: str = "") -> Iterator[Staged]:
         incoming = self._folder / INCOMING
         incoming.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=incoming, delete=False) as file:
-            staged = _StagedFile(self._folder, file)
-            try:
+        with tempfile.NamedTemporaryFile(dir=incoming, prefix=f"{purpose}-", delete=False) as file:
+            try_lock(file.fileno())
+            with self._unless_stored(file) as staged:
                 yield staged
-            finally:
-                with contextlib.suppress(FileNotFoundError):  # it has been renamed
-                    os.unlink(file.name)
+
+    @contextlib.contextmanager
+    def _unless_stored(self, file: IO[bytes]) -> Iterator[Staged]:
+        """Give a file to be stored; it is removed where that does not come about."""
+        try:
+            yield _StagedFile(self._folder, file)
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # it has been renamed
+                os.unlink(file.name)
 
     def put(self, key: str, content: IO[bytes]) -> None:
         with self.stage() as staged:
@@ -106,14 +118,12 @@ class LocalObjects:
                 with contextlib.suppress(FileNotFoundError):
                     yield path.relative_to(self._folder).as_posix(), path.lstat().st_mtime
 
-    def drop_unfinished(self, age: float) -> int:
-        dropped = 0
+    def left_behind(self) -> Iterator[tuple[str, Staged]]:
         for path in sorted((self._folder / INCOMING).glob("*")):
-            with contextlib.suppress(OSError):
-                if path.lstat().st_mtime < time.time() - age:
-                    path.unlink()
-                    dropped += 1
-        return dropped
+            with contextlib.suppress(OSError), open(path, "r+b") as file:
+                if _is_abandoned(path, file):
+                    with self._unless_stored(file) as staged:
+                        yield path.name.rpartition("-")[0], staged
 
     def read(self, key: str, offset: int, size: int) -> bytes:
         with open(self._folder / key, "rb") as file:
@@ -125,3 +135,12 @@ class LocalObjects:
     def delete(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             (self._folder / key).unlink()
+
+
+def _is_abandoned(path: Path, file: IO[bytes]) -> bool:
+    """Tell whether nobody is at an object in the making any more. An empty one has perhaps just been begun."""
+    facts = os.fstat(file.fileno())
+    is_free = try_lock(file.fileno())
+    if is_free is None or not facts.st_size:
+        return facts.st_mtime < time.time() - _UNFINISHED_SECONDS
+    return is_free and os.path.samestat(facts, path.stat())  # it may have been stored meanwhile

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tarfile
 import time
 import uuid
@@ -28,6 +29,7 @@ from .schema import chunks, packs
 
 _VARIABLES = 500
 MAX_MEMBERS = 100_000
+_PURPOSE = re.compile(r"pack\.(\d{1,18})", re.ASCII)
 Member = tuple[bytes, int, int]  # SHA-256, offset of its bytes, size
 
 
@@ -53,6 +55,11 @@ def places(connection: Connection, project_id: int, hashes: Iterable[bytes]) -> 
         for row in connection.execute(query):
             found[bytes(row.sha256)] = Place(row.object, row.offset, row.size)
     return found
+
+
+def purpose_of(project_id: int) -> str:
+    """Return the purpose of an object that a pack is received in: see `take_over`."""
+    return f"pack.{project_id}"
 
 
 def store_pack(database: Database, project_id: int, pack: Staged) -> int:
@@ -95,6 +102,22 @@ def store_begun_pack(database: Database, project_id: int, pack: Staged) -> int:
         pack.file.write(bytes(-size % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE))  # which makes it a tar
         _store(database, project_id, pack, members)
     return len(members)
+
+
+def take_over(database: Database, objects: Objects) -> int:
+    """Store what had arrived whole of the packs that a server was at when it was killed; what else it left is removed.
+
+    Returns:
+        How many chunks are kept.
+    """
+    kept = 0
+    for purpose, staged in objects.left_behind():
+        pack_of = _PURPOSE.fullmatch(purpose)
+        # A disk without room, or a project that is gone: then they are asked for again.
+        with contextlib.suppress(OSError, sa.exc.DBAPIError):
+            if pack_of:
+                kept += store_begun_pack(database, int(pack_of[1]), staged)
+    return kept
 
 
 def _store(database: Database, project_id: int, pack: Staged, members: Sequence[Member]) -> None:

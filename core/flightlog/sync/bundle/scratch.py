@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...locks import try_lock
+
 
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
@@ -26,7 +28,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
             continue
         lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
-            _locked(lock)
+            try_lock(lock)
             yield folder
         finally:
             os.close(lock)
@@ -42,18 +44,7 @@ def _sweep(place: Path, prefix: str) -> None:
                 continue
             with contextlib.suppress(OSError):
                 lock = os.open(folder / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
-                free = _locked(lock)
+                free = try_lock(lock)
                 os.close(lock)
                 if free:
                     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _locked(fd: int) -> bool:
-    """Take a lock that ends with its process; False where another holds it, or there are none here."""
-    try:
-        import fcntl
-
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
-        return False
-    return True
