@@ -18,6 +18,7 @@ from typing import IO
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from flightlog.protocol.manifest import is_sha256
 from flightlog.protocol.messages import MAX_CHUNK
@@ -114,7 +115,7 @@ def take_over(database: Database, objects: Objects) -> int:
     for purpose, staged in objects.left_behind():
         pack_of = _PURPOSE.fullmatch(purpose)
         # A disk without room, or a project that is gone: then they are asked for again.
-        with contextlib.suppress(OSError, sa.exc.DBAPIError):
+        with contextlib.suppress(OSError, DBAPIError):
             if pack_of:
                 kept += store_begun_pack(database, int(pack_of[1]), staged)
     return kept
