@@ -189,8 +189,10 @@ def _check_order(lines: list[str], data: Path) -> dict[str, int]:
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real PostgreSQL server."""
     pytest.importorskip("psycopg")
-    programs = [shutil.which(name) for name in ("initdb", "postgres")]
-    if None in programs:
+    # Debian keeps its programs off the path.
+    places = os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
+    initdb, postgres = (shutil.which(name, path=places) for name in ("initdb", "postgres"))
+    if not (initdb and postgres):
         pytest.skip("PostgreSQL is not installed")
     folder = tmp_path_factory.mktemp("postgresql")
     user = "nobody" if os.getuid() == 0 else None  # it refuses to run as root
@@ -201,10 +203,10 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             path.chmod(path.stat().st_mode | 0o711)
         shutil.chown(folder, user)
     run = {"cwd": folder, "user": user, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    made = subprocess.run(["initdb", "-D", folder / "data", "-A", "trust", "-U", "flightlog"], check=False, **run)  # type: ignore[call-overload]
+    made = subprocess.run([initdb, "-D", folder / "data", "-A", "trust", "-U", "flightlog"], check=False, **run)  # type: ignore[call-overload]
     if made.returncode:
         pytest.skip("PostgreSQL cannot be set up here")
-    process = subprocess.Popen(["postgres", "-D", folder / "data", "-k", folder, "-h", "", "-F"], **run)  # type: ignore[call-overload]
+    process = subprocess.Popen([postgres, "-D", folder / "data", "-k", folder, "-h", "", "-F"], **run)  # type: ignore[call-overload]
     try:
         for _ in range(200):
             if (folder / ".s.PGSQL.5432").exists():
