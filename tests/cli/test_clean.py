@@ -224,6 +224,19 @@ def test_what_is_in_the_way_of_cleaning_is_named(
     assert said.code == 1 and f"{place / '.delivered'}: " in said.err and content(run.path) == before, said
 
 
+def test_a_run_that_killed_cleanings_have_put_aside_is_called_by_its_own_name(
+    server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """However often it was put aside: what is said of it, and what stays of it, has the name that it once had."""
+    run = recorded(place, run_id)
+    (run.path / "notes.txt").write_text("mine")
+    os.rename(run.path, f"{run.path}.cleaning.cleaning")
+    said = quick("sync", place, "--clean", "--server", server.url, home=home, FLIGHTLOG_API_KEY=server.key)
+    assert said.code == 0 and f"freed in {run.path}\n" in said.out, said
+    assert [p.name for p in place.iterdir() if p.name.startswith("run-")] == [run.path.name]
+    assert [p.name for p in run.path.iterdir()] == ["notes.txt"]
+
+
 def test_without_a_server_to_ask_clean_deletes_nothing(home: Path, place: Path, run_id: str) -> None:
     """No key, a server that is down, a wrong key: said in one line, and everything stays."""
     recorded(place, run_id)
