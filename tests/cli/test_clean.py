@@ -16,7 +16,7 @@ import flightlog
 from flightlog.errors import NotFound
 from flightlog.rundir import RunDir
 
-from ..server.tools import Command, Server, add_media, command, environment, quick, run_dir
+from ..server.tools import Command, Server, add_media, command, environment, line, quick, run_dir
 from .tools import age, content, recorded
 
 
@@ -116,8 +116,6 @@ def test_a_diverged_copy_never_goes(server: Server, home: Path, place: Path, run
     run = recorded(place, run_id)
     assert server.sync(place, home=home).code == 0
     (segment,) = run.journal.glob("*/000001.jsonl")
-    from ..server.tools import line
-
     lines = segment.read_bytes().splitlines(keepends=True)
     segment.write_bytes(b"".join([*lines[:-1], line(len(lines), "finish", {"state": "failed"})]))
     said = quick("clean", place, home=home, **key)
@@ -235,6 +233,18 @@ def test_a_run_that_killed_cleanings_have_put_aside_is_called_by_its_own_name(
     assert said.code == 0 and f"freed in {run.path}\n" in said.out, said
     assert [p.name for p in place.iterdir() if p.name.startswith("run-")] == [run.path.name]
     assert [p.name for p in run.path.iterdir()] == ["notes.txt"]
+
+
+def test_a_journal_that_leaps_to_an_endless_seq_is_not_read_to_there(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """A stranger's line with a seq of sixteen digits costs neither memory nor time: the run stays, and is named."""
+    run = recorded(place, run_id)
+    assert server.sync(place, home=home).code == 0
+    writer = sorted(run.journal.iterdir())[0]
+    (writer / "000002.jsonl").write_bytes(line(9_007_199_254_740_993, t=1.7e9))
+    said = quick("clean", place, home=home, **key)
+    assert said.code == 0 and "seq 9007199254740993 follows" in said.out and run.path.exists(), said
 
 
 def test_without_a_server_to_ask_clean_deletes_nothing(home: Path, place: Path, run_id: str) -> None:
