@@ -199,10 +199,16 @@ def prepare_root(root: Path) -> Path:
     return root
 
 
+def is_root(folder: Path) -> bool:
+    """Tell whether a folder was made to hold runs, whether or not it holds any now."""
+    with contextlib.suppress(OSError), open_regular(folder / "CACHEDIR.TAG") as file:
+        return b"flightlog" in file.read(1000)
+    return False
+
+
 def _holds_other_things(root: Path) -> bool:
-    with contextlib.suppress(OSError), open_regular(root / "CACHEDIR.TAG") as file:
-        if b"flightlog" in file.read(1000):
-            return False
+    if is_root(root):
+        return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = [p.name for p in root.iterdir()]
         return any(n not in _OURS_IN_ROOT and not n.startswith(("run-", ".latest", ".files")) for n in names)

@@ -235,6 +235,18 @@ def test_a_run_that_killed_cleanings_have_put_aside_is_called_by_its_own_name(
     assert [p.name for p in run.path.iterdir()] == ["notes.txt"]
 
 
+def test_a_folder_whose_runs_are_all_cleaned_is_no_wrong_path(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """A sync from cron that cleans finds nothing the next time: status 0; a folder that never held runs is status 2."""
+    recorded(place, run_id)
+    assert quick("sync", place, "--clean", home=home, **key).code == 0
+    for verb in ("sync", "sync --clean", "clean", "status", "verify"):
+        said = quick(*verb.split(), place, home=home, **key)
+        assert said.code == 0 and "no runs" in said.out, said
+    assert quick("sync", place.parent / "home", home=home, **key).code == 2
+
+
 def test_a_journal_that_leaps_to_an_endless_seq_is_not_read_to_there(
     server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
 ) -> None:

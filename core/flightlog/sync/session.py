@@ -60,7 +60,7 @@ def find_runs(paths: Sequence[Path], *, blank: bool = False) -> Found:
         blank: also those that were killed before their first record, of which there is nothing to deliver.
 
     Raises:
-        NotFound: a path is no run and holds none.
+        NotFound: a path is no run, holds none, and was not made to hold any.
     """
     found: dict[Path, RunDir] = {}
     unreadable: dict[Path, Unreadable] = {}
@@ -71,7 +71,8 @@ def find_runs(paths: Sequence[Path], *, blank: bool = False) -> Found:
     for path in paths:
         place = folder_of(path)
         here = list(rundir.discover(place, unreadable=note))
-        if not here and not any(folder.is_relative_to(place) for folder in unreadable):
+        is_empty = not here and not any(folder.is_relative_to(place) for folder in unreadable)
+        if is_empty and not rundir.is_root(place):  # of a root all runs may have been cleaned
             what = "holds no run" if place.is_dir() else "is no run" if place.exists() else "does not exist"
             raise NotFound(f"{path} {what}; name a run directory, or a folder that has some below it")
         found.update((d.path, d) for d in here)
