@@ -124,6 +124,17 @@ def test_a_run_that_cannot_be_read_does_not_end_a_watch(
     assert server.journal(names[0]) == {}
 
 
+def test_a_run_that_may_not_be_deleted_is_told_of_as_delivered(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """`sync --clean` of runs on a disk that is only read: the run is there, its cleaning failed, and the status is 1."""
+    run = run_dir(place / "run-a", run_id)
+    with mode(place, 0o500):
+        said = obeying("sync", place, "--clean", home=home, **key)
+    assert said.code == 1 and f"delivered, but not cleaned: {run}: Permission denied" in said.err, said
+    assert set(server.journal(run_id)) == {"w" * 16} and run.exists()
+
+
 def test_one_run_that_nobody_can_name_does_not_keep_the_other_receipts_back(
     server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
 ) -> None:
