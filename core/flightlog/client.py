@@ -355,7 +355,7 @@ class Client:
             return RetryableError(f"{self.origin}: {detail}", retry_after=_retry_after(response))
         if status == 401 or (status == 403 and body):
             return AuthError(f"{self.origin}: {detail}", status=status, body=body)
-        if status == 410:
+        if status == 410 and body.get("error") == "gone":  # else it is somebody's on the way, who knows of no run
             return GoneError(f"{self.origin}: {detail}", status=status, body=body)
         if status == 409 and body.get("error") == "diverged":
             return DivergedError(f"{self.origin}: {detail}", status=status, body=body)

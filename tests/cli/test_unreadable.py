@@ -127,7 +127,7 @@ def test_a_run_that_cannot_be_read_does_not_end_a_watch(
 def test_a_run_that_may_not_be_deleted_is_told_of_as_delivered(
     server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
 ) -> None:
-    """`sync --clean` of runs on a disk that is only read: the run is there, its cleaning failed, and the status is 1."""
+    """`sync --clean` where nothing may be deleted: the run arrived, its cleaning failed, and the status is 1."""
     run = run_dir(place / "run-a", run_id)
     with mode(place, 0o500):
         said = obeying("sync", place, "--clean", home=home, **key)
