@@ -174,6 +174,16 @@ def test_a_410_of_somebody_on_the_way_is_no_deletion(
     assert said.code == 0 and "1 delivered" in said.out, said
 
 
+def test_a_401_of_somebody_on_the_way_says_nothing_of_the_key(
+    server: Server, proxy: Proxy, home: Path, place: Path, run_id: str
+) -> None:
+    """A proxy that wants a sign-in of its own: status 1, as of a server that cannot be reached, and not 2."""
+    finished_run(place, run_id)
+    proxy.faults = [("/me", status(401, b"<html>Sign in</html>"))]
+    said = quick("sync", place, "--server", proxy.url, home=home, FLIGHTLOG_API_KEY=server.key)
+    assert said.code == 1 and "status 401" in said.err, said
+
+
 @pytest.fixture
 def endless() -> Iterator[str]:
     """A server whose every answer goes on for as long as somebody listens (64 MiB at most)."""
