@@ -343,7 +343,10 @@ class Client:
         return self._meaning(status, body, response)
 
     def _meaning(self, status: int, body: dict[str, Any], response: requests.Response) -> Exception:
-        """Return what a status that is no success means."""
+        """Return what a status that is no success means.
+
+        Without the server's own words it may be somebody's on the way, who knows of no key and no run.
+        """
         detail = printable(str(body.get("detail") or f"status {status}")[:500])
         if status in (301, 302, 303, 307, 308):
             target = printable(response.headers.get("location", "")[:200])
@@ -353,9 +356,9 @@ class Client:
             )
         if status in (408, 425, 429) or status >= 500:
             return RetryableError(f"{self.origin}: {detail}", retry_after=_retry_after(response))
-        if status == 401 or (status == 403 and body):
+        if status in (401, 403) and body:
             return AuthError(f"{self.origin}: {detail}", status=status, body=body)
-        if status == 410:
+        if status == 410 and body.get("error") == "gone":
             return GoneError(f"{self.origin}: {detail}", status=status, body=body)
         if status == 409 and body.get("error") == "diverged":
             return DivergedError(f"{self.origin}: {detail}", status=status, body=body)

@@ -21,7 +21,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ _CACHEDIR_TAG = (
 _OURS_IN_ROOT = frozenset((".gitignore", "CACHEDIR.TAG", ".delivered", "latest", SPEC, "files"))
 # A disk that is full now may have room in a minute: no reason not to begin.
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO))
-_SKIPPED = {".git", "files", "node_modules", "__pycache__", "site-packages"}
+_SKIPPED = {".git", "files", "node_modules", "__pycache__", "site-packages", "lost+found"}
 
 
 def atomic_write(path: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -199,10 +199,16 @@ def prepare_root(root: Path) -> Path:
     return root
 
 
+def is_root(folder: Path) -> bool:
+    """Tell whether a folder was made to hold runs, whether or not it holds any now."""
+    with contextlib.suppress(OSError), open_regular(folder / "CACHEDIR.TAG") as file:
+        return b"flightlog" in file.read(1000)
+    return False
+
+
 def _holds_other_things(root: Path) -> bool:
-    with contextlib.suppress(OSError), open_regular(root / "CACHEDIR.TAG") as file:
-        if b"flightlog" in file.read(1000):
-            return False
+    if is_root(root):
+        return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = [p.name for p in root.iterdir()]
         return any(n not in _OURS_IN_ROOT and not n.startswith(("run-", ".latest", ".files")) for n in names)
@@ -300,14 +306,47 @@ def is_run_dir(path: Path) -> bool:
     return False
 
 
-def discover(top: Path, max_depth: int = 8, max_folders: int = 100_000) -> Iterator[RunDir]:
+class Unreadable(NamedTuple):
+    """A folder that cannot be looked into, and why: it may be a run, or hold some."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be searched for runs: {self.why}"
+
+
+def is_gone(path: Path) -> bool:
+    """Tell whether what was a run directory is none any more; one that cannot be looked into still may be."""
+    if is_run_dir(path):
+        return False
+    try:
+        folders_below(path)
+    except OSError:
+        return False
+    return True
+
+
+def discover(
+    top: Path,
+    max_depth: int = 8,
+    max_folders: int = 100_000,
+    unreadable: Callable[[Unreadable], object] = lambda folder: None,
+) -> Iterator[RunDir]:
     """Yield the run directories at or below `top`, in order of path.
 
     Follows no links and does not enter `files/` or `.git`; looks at no more than `max_folders` folders.
+
+    Args:
+        top: the folder. max_depth, max_folders: where to stop.
+        unreadable: told of each folder that may hide runs.
     """
     pending = [(top, 0)]
     seen = 0
-    while pending and seen < max_folders:
+    while pending:
+        if seen == max_folders:
+            unreadable(Unreadable(top, f"it has more than {max_folders:,} folders; name some of those"))
+            return
         folder, depth = pending.pop()
         seen += 1
         if is_run_dir(folder):
@@ -315,18 +354,28 @@ def discover(top: Path, max_depth: int = 8, max_folders: int = 100_000) -> Itera
             continue
         if depth >= max_depth:
             continue
-        with contextlib.suppress(OSError):
+        try:
             pending.extend((path, depth + 1) for path in reversed(folders_below(folder)))
+        except OSError as error:
+            unreadable(Unreadable(folder, error.strerror or str(error)))
 
 
 def folders_below(folder: Path) -> list[Path]:
-    """Return the folders directly in a folder that may be or hold runs, sorted. Raises OSError."""
-    with os.scandir(folder) as entries:
-        return sorted(
+    """Return the folders directly in a folder that may be or hold runs, sorted; none where it is gone.
+
+    Raises:
+        OSError: it may be a run, or hold some, and that cannot be seen.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        found = sorted(
             Path(e.path)
             for e in entries
             if e.name not in _SKIPPED and not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
         )
+        with contextlib.suppress(FileNotFoundError):
+            (folder / SPEC).lstat()  # what may be listed need not be open to be entered
+        return found
+    return []
 
 
 # -- alive or not ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import flightlog
 from flightlog.errors import NotFound
 from flightlog.rundir import RunDir
 
-from ..server.tools import Command, Server, add_media, command, environment, quick, run_dir
+from ..server.tools import Command, Server, add_media, command, environment, line, quick, run_dir
 from .tools import age, content, recorded
 
 
@@ -116,8 +116,6 @@ def test_a_diverged_copy_never_goes(server: Server, home: Path, place: Path, run
     run = recorded(place, run_id)
     assert server.sync(place, home=home).code == 0
     (segment,) = run.journal.glob("*/000001.jsonl")
-    from ..server.tools import line
-
     lines = segment.read_bytes().splitlines(keepends=True)
     segment.write_bytes(b"".join([*lines[:-1], line(len(lines), "finish", {"state": "failed"})]))
     said = quick("clean", place, home=home, **key)
@@ -222,6 +220,43 @@ def test_what_is_in_the_way_of_cleaning_is_named(
     (place / ".delivered").write_text("")
     said = quick("clean", place, home=home, **key)
     assert said.code == 1 and f"{place / '.delivered'}: " in said.err and content(run.path) == before, said
+
+
+def test_a_run_that_killed_cleanings_have_put_aside_is_called_by_its_own_name(
+    server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """However often it was put aside: what is said of it, and what stays of it, has the name that it once had."""
+    run = recorded(place, run_id)
+    (run.path / "notes.txt").write_text("mine")
+    os.rename(run.path, f"{run.path}.cleaning.cleaning")
+    said = quick("sync", place, "--clean", "--server", server.url, home=home, FLIGHTLOG_API_KEY=server.key)
+    assert said.code == 0 and f"freed in {run.path}\n" in said.out, said
+    assert [p.name for p in place.iterdir() if p.name.startswith("run-")] == [run.path.name]
+    assert [p.name for p in run.path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_whose_runs_are_all_cleaned_is_no_wrong_path(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """A sync from cron that cleans finds nothing the next time: status 0; a folder that never held runs is status 2."""
+    recorded(place, run_id)
+    assert quick("sync", place, "--clean", home=home, **key).code == 0
+    for verb in ("sync", "sync --clean", "clean", "status", "verify"):
+        said = quick(*verb.split(), place, home=home, **key)
+        assert said.code == 0 and "no runs" in said.out, said
+    assert quick("sync", place.parent / "home", home=home, **key).code == 2
+
+
+def test_a_journal_that_leaps_to_an_endless_seq_is_not_read_to_there(
+    server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """A stranger's line with a seq of sixteen digits costs neither memory nor time: the run stays, and is named."""
+    run = recorded(place, run_id)
+    assert server.sync(place, home=home).code == 0
+    writer = sorted(run.journal.iterdir())[0]
+    (writer / "000002.jsonl").write_bytes(line(9_007_199_254_740_993, t=1.7e9))
+    said = quick("clean", place, home=home, **key)
+    assert said.code == 0 and "seq 9007199254740993 follows" in said.out and run.path.exists(), said
 
 
 def test_without_a_server_to_ask_clean_deletes_nothing(home: Path, place: Path, run_id: str) -> None:

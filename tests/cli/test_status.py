@@ -57,6 +57,18 @@ def test_every_way_a_run_can_stand_is_told(server: Server, home: Path, place: Pa
     assert not done.path.exists()
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"journal": [1]}, {"journal": {"w": 1}}, {"url": ["x"]}, {"server_id": 1}, {"faults": 1}], ids=str
+)
+def test_a_strangers_sync_json_harms_nobody(home: Path, place: Path, run_id: str, wrong: dict[str, object]) -> None:
+    """Facts of kinds that none of ours has written are no facts: the run is pending, and every other one is listed."""
+    run, _ = (run_dir(place / f"run-{name}", f"{run_id}{name}") for name in "ab")
+    said = {"server_id": "s", "workspace": "w", "project": "p", "url": "", "complete": True, **wrong}
+    (run / "sync.json").write_text(json.dumps({"format": 1, "servers": {"http://127.0.0.1:9": said}}))
+    found = standing(place, home=home, FLIGHTLOG_BASE_URL="http://127.0.0.1:9")
+    assert [(r["status"], r["note"]) for r in found.values()] == [("pending", "never delivered")] * 2
+
+
 def test_what_blocks_everything_is_said(server: Server, home: Path, place: Path, run_id: str) -> None:
     """No key, an address that only a project file names, a server that is away or refuses the key (--ask)."""
     recorded(place, run_id)

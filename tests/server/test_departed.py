@@ -133,7 +133,7 @@ def test_a_run_that_is_moved_before_it_is_read_fails_with_these_words(server: Se
             os.rename(moves, place.parent / "elsewhere")
         return Client(origin, key)
 
-    directories = find_runs([place])
+    directories = find_runs([place]).runs
     report = sync(directories, keys.Server(server.url, trusted=True), server.key, connect=connect, progress=Progress())
     errors = {result.directory.path: result.error for result in report.results}
     assert report.exit_status == 1 and errors[stays] is None, report

@@ -161,6 +161,29 @@ def test_malformed_answers_are_one_line(
         assert quick("whoami", proxy.url, home=home, FLIGHTLOG_API_KEY=server.key).code == 1
 
 
+@pytest.mark.parametrize("body", [b"<html>Gone</html>", b"", b'{"error":"no such host"}'], ids=["page", "none", "json"])
+def test_a_410_of_somebody_on_the_way_is_no_deletion(
+    server: Server, proxy: Proxy, home: Path, place: Path, run_id: str, body: bytes
+) -> None:
+    """Only the server's own word makes a run deleted; it stays pending after a proxy's, and the status is 1."""
+    finished_run(place, run_id)
+    proxy.faults = [("/parcels", status(410, body)), ("PUT /api/v1/runs", status(410, body))]
+    said = quick("sync", place, "--server", proxy.url, home=home, FLIGHTLOG_API_KEY=server.key)
+    assert said.code == 1 and "status 410" in said.err, said
+    said = quick("sync", place, "--server", proxy.url, home=home, FLIGHTLOG_API_KEY=server.key)
+    assert said.code == 0 and "1 delivered" in said.out, said
+
+
+def test_a_401_of_somebody_on_the_way_says_nothing_of_the_key(
+    server: Server, proxy: Proxy, home: Path, place: Path, run_id: str
+) -> None:
+    """A proxy that wants a sign-in of its own: status 1, as of a server that cannot be reached, and not 2."""
+    finished_run(place, run_id)
+    proxy.faults = [("/me", status(401, b"<html>Sign in</html>"))]
+    said = quick("sync", place, "--server", proxy.url, home=home, FLIGHTLOG_API_KEY=server.key)
+    assert said.code == 1 and "status 401" in said.err, said
+
+
 @pytest.fixture
 def endless() -> Iterator[str]:
     """A server whose every answer goes on for as long as somebody listens (64 MiB at most)."""

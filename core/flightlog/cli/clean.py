@@ -19,6 +19,7 @@ from ..terminal import printable
 from .options import duration, json_option, paths_argument, server_option, timeout_of, timeout_option
 from .results import cleaned_json, print_kept
 from .text import counted, print_json, size_text
+from .unreadable import print_unreadable, unreadable_json
 
 
 @click.command()
@@ -49,7 +50,7 @@ def clean(
     damaged, stays. What stays is no error: the exit status is 0 unless something went wrong (1), or the key is wrong,
     or a path is no run (2).
     """
-    runs = find_runs(paths)
+    runs, unreadable = find_runs(paths)
     results: list[Tidied] = []
     with _asked(server, Patience(timeout_of(timeout)), silent=as_json or quiet or not runs) as asked:
         departures = Departures(runs, asked.origin if asked else None)
@@ -60,10 +61,13 @@ def clean(
             if not as_json:
                 _print(result, quiet)
     if as_json:
-        print_json({"dry_run": dry_run, "runs": [_as_json(r) for r in results]})
-    elif not quiet:
-        _print_summary(results, dry_run)
-    click.get_current_context().exit(1 if any(r.failed for r in results) else 0)
+        listed = [_as_json(r) for r in results]
+        print_json({"dry_run": dry_run, "runs": listed, "unreadable": unreadable_json(unreadable)})
+    else:
+        print_unreadable(unreadable)
+        if not quiet:
+            _print_summary(results, dry_run)
+    click.get_current_context().exit(1 if unreadable or any(r.failed for r in results) else 0)
 
 
 @contextmanager

@@ -10,15 +10,16 @@ from typing import IO, Any
 import click
 
 from ..errors import DamagedError, FlightlogError, UsageError
-from ..rundir import SPEC, RunDir
+from ..rundir import RunDir
 from ..sync import bundle, state
 from ..sync.bundle import PackedRun
-from ..sync.session import find_runs
+from ..sync.session import find_runs, folder_of
 from ..terminal import printable, typed
 from .options import json_option, paths_argument
 from .progress import bars, has_bars
 from .streams import binary_stdout
 from .text import counted, print_json, size_text
+from .unreadable import print_unreadable, unreadable_json
 
 _MOST_LINES = 20
 
@@ -49,32 +50,28 @@ def pack(paths: tuple[Path, ...], output: Path, include_synced: bool, force: boo
         raise UsageError("--json and -o - both want stdout")
     if to_stdout and binary_stdout().isatty():
         raise UsageError("a bundle is nothing for a terminal; name a file with -o")
-    chosen = _chosen(find_runs(paths), paths, include_synced)
-    runs, failed = _looked_at(chosen)
-    if not runs and not failed:
-        if as_json:
-            print_json({"bundle": None, "bytes": 0, "runs": []})
-        elif not quiet:
-            click.echo("nothing to pack: no pending runs (--include-synced takes delivered ones, too)", err=to_stdout)
-        return
+    found, unreadable = find_runs(paths)
+    runs, failed = _looked_at(_chosen(found, paths, include_synced))
     if runs:
         _write(runs, output, force, quiet or as_json)
     size = output.stat().st_size if runs and not to_stdout and output.is_file() else 0
     if as_json:
         listed = [*map(_as_json, runs), *failed]
-        print_json({"bundle": str(output) if runs else None, "bytes": size, "runs": listed})
+        bundled = str(output) if runs else None
+        print_json({"bundle": bundled, "bytes": size, "runs": listed, "unreadable": unreadable_json(unreadable)})
     else:
-        _print(runs, failed, output, size, quiet)
+        print_unreadable(unreadable)
+        if runs or failed:
+            _print(runs, failed, output, size, quiet)
+        elif not quiet:
+            click.echo("nothing to pack: no pending runs (--include-synced takes delivered ones, too)", err=to_stdout)
     damaged = any(run.faults for run in runs)
-    click.get_current_context().exit(1 if failed else 3 if damaged else 0)
+    click.get_current_context().exit(1 if failed or unreadable else 3 if damaged else 0)
 
 
 def _chosen(runs: Sequence[RunDir], paths: Sequence[Path], include_synced: bool) -> list[RunDir]:
     """Return the runs to pack: those that are named themselves, and of the others the pending ones."""
-    named = set()
-    for path in paths:
-        place = path.resolve()
-        named.add(place.parent if place.name == SPEC else place)
+    named = set(map(folder_of, paths))
     return [run for run in runs if include_synced or run.path in named or not _is_delivered(run)]
 
 

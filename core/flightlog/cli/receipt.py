@@ -11,9 +11,9 @@ import click
 
 from .. import keys, settings
 from ..client import Patience
-from ..errors import FlightlogError, PermanentError, UsageError
+from ..errors import DamagedError, FlightlogError, PermanentError, UsageError
 from ..protocol.names import checked_name
-from ..rundir import RunDir, atomic_write
+from ..rundir import RunDir, Unreadable, atomic_write
 from ..sync import bundle, receipts
 from ..sync.imports import Import, take_in
 from ..sync.local import Identity, identify
@@ -24,6 +24,7 @@ from ..terminal import printable, typed
 from .options import json_option, paths_argument, server_option, timeout_of, timeout_option
 from .streams import binary_stdout
 from .text import counted, print_json
+from .unreadable import print_unreadable, unreadable_json
 
 _MOST_LINES = 5
 
@@ -72,8 +73,8 @@ def export(
 ) -> None:
     """Ask the server what it holds of the runs in PATHS (bundles, runs, folders of runs), and write that down.
 
-    The exit status is 0 when there is a receipt for each, 1 when the server lacks one, 2 when there is no (valid) API
-    key or a path is no run.
+    The exit status is 0 when there is a receipt for each, 1 when the server lacks one or a run cannot be read, 2 when
+    there is no (valid) API key or a path is no run.
     """
     to_stdout = str(output) == "-"
     if to_stdout and as_json:
@@ -83,7 +84,7 @@ def export(
     for what, name in (("workspace", workspace), ("project", project)):
         if name is not None:
             checked_name(what, name)
-    wanted = _wanted(paths)
+    wanted, faults, unreadable = _wanted(paths)
     chosen = keys.choose_server(settings.load(), server)
     key = keys.find_key(chosen)
     with authority(chosen.origin, key, Patience(timeout_of(timeout))) as asked:
@@ -91,28 +92,39 @@ def export(
     _write(output, receipts.dump(proofs))
     if as_json:
         listed = [_proof_json(p) for p in proofs] + [{**_identity_json(i), "error": why} for i, why in missing]
-        print_json({"server": chosen.origin, "file": str(output), "runs": listed})
+        listed += [{**_identity_json(None), "error": why} for why in faults]
+        facts = {"server": chosen.origin, "file": str(output), "runs": listed}
+        print_json({**facts, "unreadable": unreadable_json(unreadable)})
     else:
-        for identity, why in missing:
-            click.echo(f"failed     {printable(identity.name)}: {printable(why)}", err=True)
+        print_unreadable(unreadable)
+        for why in [*faults, *(f"{identity.name}: {why}" for identity, why in missing)]:
+            click.echo(f"failed     {printable(why)}", err=True)
         shown = "stdout" if to_stdout else printable(str(output))
         click.echo(f"{counted(len(proofs), 'receipt')} of {chosen.origin} in {shown}", err=to_stdout)
         if proofs and not to_stdout:
             click.echo(f"where the runs were recorded:  flightlog receipt import {printable(typed(output.name))}")
-    click.get_current_context().exit(1 if missing else 0)
+    click.get_current_context().exit(1 if missing or faults or unreadable else 0)
 
 
-def _wanted(paths: Sequence[Path]) -> list[tuple[Identity, RunDir | None]]:
-    """Return the runs of these paths, with their directories where they lie on this disk."""
+def _wanted(paths: Sequence[Path]) -> tuple[list[tuple[Identity, RunDir | None]], list[str], list[Unreadable]]:
+    """Return the runs of these paths, with their directories where they lie on this disk; what is the matter with those
+    of which nobody knows which runs they are; and the folders that may hide more."""
     found: list[tuple[Identity, RunDir | None]] = []
+    faults: list[str] = []
+    unreadable: list[Unreadable] = []
     others = [path for path in paths if not bundle.is_bundle(path)]
     for path in paths:
         if path not in others:
             with _in_words():
                 found += [(identity, None) for identity in bundle.identities(path.resolve())]
     if others or not paths:
-        found += [(identify(directory), directory) for directory in find_runs(others)]
-    return found
+        directories, unreadable = find_runs(others)
+        for directory in directories:
+            try:
+                found.append((identify(directory), directory))
+            except DamagedError as error:
+                faults.append(str(error))
+    return found, faults, unreadable
 
 
 def _collected(
@@ -153,7 +165,9 @@ def _write(output: Path, content: bytes) -> None:
         raise FlightlogError(f"{shown} cannot be written: {error.strerror or error}") from None
 
 
-def _identity_json(identity: Identity) -> dict[str, Any]:
+def _identity_json(identity: Identity | None) -> dict[str, Any]:
+    if identity is None:
+        return {"id": None, "project": None, "name": None}
     return {"id": identity.id, "project": identity.project, "name": identity.name}
 
 
@@ -180,22 +194,25 @@ def import_(file: Path, paths: tuple[Path, ...], as_json: bool) -> None:
     """Take in the receipts of FILE, and say of each run at or below PATHS whether they prove all of it.
 
     Nothing is deleted; `flightlog clean` does that, and reads the disk once more. The exit status is 0 when every run
-    that has a receipt is proven, 1 when one is not (it has grown since, say) or the file is damaged.
+    that has a receipt is proven, 1 when one is not (it has grown since, say), when a folder cannot be searched, or the
+    file is damaged.
     """
     proofs = receipts.load(file)
+    directories, unreadable = find_runs(paths)
     with _in_words():
-        results, elsewhere = take_in(proofs, find_runs(paths))
+        results, elsewhere = take_in(proofs, directories)
     if as_json:
         shown = {"runs": [_import_json(r) for r in results], "elsewhere": [_proof_json(p) for p in elsewhere]}
-        print_json(shown)
+        print_json({**shown, "unreadable": unreadable_json(unreadable)})
     else:
+        print_unreadable(unreadable)
         for result in results:
             _print_import(result)
         for proof in elsewhere:
             click.echo(f"elsewhere  {printable(proof.id)} of {printable(proof.project)}: no such run below here")
         proven = sum(r.proven for r in results)
         click.echo(f"{proven} of {counted(len(results), 'run')} proven" + ("; flightlog clean" if proven else ""))
-    click.get_current_context().exit(0 if all(r.proven for r in results) else 1)
+    click.get_current_context().exit(0 if all(r.proven for r in results) and not unreadable else 1)
 
 
 def _print_import(result: Import) -> None:

@@ -158,7 +158,7 @@ def print_cleaned(cleaned: Cleaned, path: str, quiet: bool) -> None:
     elif cleaned.by_another and not quiet:
         click.echo(f"           cleaned by another sync: {printable(path)}")
     elif not quiet:
-        click.echo(f"           cleaned: {size_text(cleaned.freed)} freed in {printable(path)}")
+        click.echo(f"           cleaned: {size_text(cleaned.freed)} freed in {printable(str(cleaned.home or path))}")
     print_kept(cleaned, quiet)
 
 

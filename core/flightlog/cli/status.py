@@ -18,6 +18,7 @@ from ..sync.standing import Standing, standing
 from ..terminal import printable
 from .options import json_option, paths_argument, server_option
 from .text import age_text, counted, print_json, size_text
+from .unreadable import print_unreadable, unreadable_json
 
 
 @click.command()
@@ -29,21 +30,24 @@ from .text import age_text, counted, print_json, size_text
 def status(paths: tuple[Path, ...], server: str | None, everything: bool, ask: bool, as_json: bool) -> None:
     """Show the runs at or below PATHS that are pending: their sizes, their ages, and what blocks them.
 
-    What has been delivered is told from this disk alone; no server is asked but with --ask.
+    What has been delivered is told from this disk alone; no server is asked but with --ask. The exit status is 0, or 1
+    where a folder cannot be searched, which may hold more of them.
     """
-    runs = find_runs(paths)
+    runs, unreadable = find_runs(paths)
     chosen = keys.choose_server(settings.load(), server)
     # A machine without a network has no server of its own; what receipts have proven is delivered all the same.
     is_named = bool(server or settings.load().base_url or keys.default_server())
     blocked = _blocked(chosen, Patience(0) if ask else None)
     found = [standing(directory, chosen.origin if is_named else None) for directory in runs]
     if as_json:
-        print_json(_as_json(chosen, blocked, found))
-        return
-    shown = [s for s in found if everything or s.pending or s.trouble]
-    for each in shown:
-        _print(each)
-    _print_summary(found, chosen, blocked)
+        print_json({**_as_json(chosen, blocked, found), "unreadable": unreadable_json(unreadable)})
+    else:
+        for each in found:
+            if everything or each.pending or each.trouble:
+                _print(each)
+        _print_summary(found, chosen, blocked)
+        print_unreadable(unreadable)
+    click.get_current_context().exit(1 if unreadable else 0)
 
 
 def _blocked(server: Server, patience: Patience | None) -> str | None:

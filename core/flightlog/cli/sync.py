@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ from ..client import CONNECT_TIMEOUT, READ_TIMEOUT, Client, Patience
 from ..errors import DamagedError, FlightlogError, KeyNeeded, RetryableError, SettingsError, UsageError
 from ..keys import Server
 from ..protocol.names import checked_name
-from ..rundir import RunDir
+from ..rundir import RunDir, Unreadable
 from ..sync import bundle, session
 from ..sync.local import identify
 from ..sync.pace import Pace
@@ -26,6 +27,7 @@ from .options import json_option, paths_argument, rate, server_option, timeout_o
 from .progress import Bars, Lines, bars, has_bars
 from .results import Shown
 from .text import print_json
+from .unreadable import print_unreadable, unreadable_json
 from .watching import Watching, run_watch, tell_of_refusal, watch_options
 
 # Less than this a server that works may need for an answer.
@@ -132,18 +134,21 @@ def sync(
     _refuse_without_watch()
     bundles, places = _told_apart(paths)
     _check(wishes, bundles)
-    runs = find_runs(places) if places or not bundles else []
+    runs, unreadable = find_runs(places) if places or not bundles else ([], [])
+    if not as_json:
+        print_unreadable(unreadable)
     if not runs and not bundles:
         if as_json:
-            print_json({"server": None, "account": None, "runs": []})
+            print_json({"server": None, "account": None, "runs": [], "unreadable": unreadable_json(unreadable)})
         elif not quiet:
             click.echo("no runs below this folder")
-        return
+        click.get_current_context().exit(1 if unreadable else 0)
     patience = Patience(timeout_of(timeout), None if as_json or quiet else _tell_of_wait)
     chosen = keys.choose_server(settings.load(), server)
     key = keys.find_key(chosen)  # before any bar is drawn: it may have to be asked for
     try:
         with _unpacked(bundles, wishes) as opened:
+            opened.unreadable = unreadable
             runs = [*runs, *opened.runs]
             work = _nothing if not runs else _plan if dry_run else _deliver
             status = work(runs, opened, chosen, key, patience, wishes)
@@ -229,11 +234,18 @@ def _tell_of_wait(error: RetryableError, wait: float) -> None:
 
 @dataclass(slots=True)
 class _Opened:
-    """Bundles that have been unpacked: their runs, where they are and what they are called, and which are bad."""
+    """Bundles that have been unpacked: their runs, where they are and what they are called, and which are bad; and the
+    folders beside them that cannot be searched."""
 
     runs: list[RunDir] = field(default_factory=list)
     places: dict[Path, Path] = field(default_factory=dict)
     bad: list[tuple[Path, str]] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing may be left out of what was asked for."""
+        return not self.bad and not self.unreadable
 
 
 @contextmanager
@@ -280,7 +292,7 @@ def _connect(wishes: Wishes) -> session.Connect:
 def _nothing(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
     """All bundles are bad, which has been said, and there is nothing else. Returns the exit status."""
     if wishes.as_json:
-        print_json({"server": server.origin, "account": None, "runs": _bad_json(opened)})
+        print_json({"server": server.origin, "account": None, **_listed([], opened)})
     return 1
 
 
@@ -301,11 +313,11 @@ def _plan(runs: list[RunDir], opened: _Opened, server: Server, key: str, patienc
     )
     shown = Shown(wishes.quiet, opened.places)
     if wishes.as_json:
-        listed = [shown.plan_json(p) for p in planned] + _bad_json(opened)
-        print_json({"server": server.origin, "dry_run": True, "runs": listed})
+        listed = _listed([shown.plan_json(p) for p in planned], opened)
+        print_json({"server": server.origin, "dry_run": True, **listed})
     else:
         shown.plan(planned, server.origin)
-    return 1 if opened.bad or any(p.error for p in planned) else 0
+    return 0 if opened.is_all and not any(p.error for p in planned) else 1
 
 
 def _deliver(runs: list[RunDir], opened: _Opened, server: Server, key: str, patience: Patience, wishes: Wishes) -> int:
@@ -331,12 +343,12 @@ def _deliver(runs: list[RunDir], opened: _Opened, server: Server, key: str, pati
             done=out.done,
         )
     if wishes.as_json:
-        listed = [shown.as_json(r) for r in report.results] + _bad_json(opened)
-        print_json({"server": report.origin, "account": report.account, "runs": listed})
+        listed = _listed([shown.as_json(r) for r in report.results], opened)
+        print_json({"server": report.origin, "account": report.account, **listed})
     elif not wishes.quiet and runs:
         shown.summary(report)
         _print_way_back(report, opened)
-    return 1 if opened.bad else report.exit_status
+    return report.exit_status if opened.is_all else 1
 
 
 def _print_way_back(report: Report, opened: _Opened) -> None:
@@ -345,9 +357,11 @@ def _print_way_back(report: Report, opened: _Opened) -> None:
         click.echo(f"to clean where they were recorded:  flightlog receipt export {printable(names)} -o receipts.json")
 
 
-def _bad_json(opened: _Opened) -> list[dict[str, object]]:
+def _listed(runs: list[dict[str, Any]], opened: _Opened) -> dict[str, Any]:
+    """Return for programs what came of runs, bad bundles among them, and which folders may hide more."""
     nothing = dict.fromkeys(("id", "project", "name"))
-    return [{"path": str(path), **nothing, "status": "failed", "error": words} for path, words in opened.bad]
+    bad = [{"path": str(path), **nothing, "status": "failed", "error": words} for path, words in opened.bad]
+    return {"runs": runs + bad, "unreadable": unreadable_json(opened.unreadable)}
 
 
 def _check_id(runs: list[RunDir], wishes: Wishes) -> None:

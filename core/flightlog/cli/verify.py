@@ -12,6 +12,7 @@ from ..terminal import printable
 from ..verify import Verdict
 from ..verify import verify as look
 from .text import print_json, size_text
+from .unreadable import print_unreadable, unreadable_json
 
 
 @click.command()
@@ -22,19 +23,23 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool) -> None:
     """Read the runs at or below PATHS whole; without PATHS, all below this folder.
 
     Says of each what is there, what is torn (a dying process's half line; nothing acknowledged is lost), and what is
-    corrupt: file, line, missing seq, changed file. The exit status is 0 when all are sound and 1 when one is damaged.
+    corrupt: file, line, missing seq, changed file. The exit status is 0 when all are sound and 1 when one is damaged
+    or cannot be looked at.
     """
     verdicts = []
-    for directory in find_runs(paths, blank=True):
+    runs, unreadable = find_runs(paths, blank=True)
+    for directory in runs:
         verdict = look(directory, repair=repair)
         verdicts.append(verdict)
         if not as_json:
             _print(verdict)
     if as_json:
-        print_json({"runs": [_as_json(v) for v in verdicts]})
-    elif not verdicts:
-        click.echo("no runs below this folder")
-    click.get_current_context().exit(0 if all(v.sound for v in verdicts) else 1)
+        print_json({"runs": [_as_json(v) for v in verdicts], "unreadable": unreadable_json(unreadable)})
+    else:
+        print_unreadable(unreadable)
+        if not verdicts:
+            click.echo("no runs below this folder")
+    click.get_current_context().exit(0 if all(v.sound for v in verdicts) and not unreadable else 1)
 
 
 def _print(verdict: Verdict) -> None:

@@ -18,7 +18,8 @@ import click
 from .. import followed, settings
 from ..errors import FlightlogError, NotFound
 from ..locks import try_lock
-from ..rundir import SPEC, RunDir
+from ..rundir import RunDir, Unreadable
+from ..sync.session import folder_of
 from ..terminal import printable, without_keys
 from .text import print_json
 
@@ -139,11 +140,13 @@ def _places(paths: Sequence[Path]) -> list[Path]:
         return list(dict.fromkeys([Path.cwd(), Path(settings.load().dir).absolute()]))
     found = []
     for path in paths:
-        place = path.resolve()
-        if place.name == SPEC and place.is_file():
-            place = place.parent
-        if not place.is_dir():
-            raise NotFound(f"{path} {'is no folder' if place.exists() else 'does not exist'}; name a run or a folder")
+        place = folder_of(path)
+        try:
+            what = "" if place.is_dir() else "is no folder" if place.exists() else "does not exist"
+        except OSError as error:
+            what = f"cannot be looked at: {error.strerror or error}"
+        if what:
+            raise NotFound(f"{path} {what}; name a run or a folder")
         found.append(place)
     return list(dict.fromkeys(found))
 
@@ -239,6 +242,7 @@ class _Lines:
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self._down = False
+        self._unreadable: set[Unreadable] = set()
 
     def say(self, event: str, text: str, run: Followed | None = None) -> None:
         """Print a line. What went wrong goes to stderr."""
@@ -265,7 +269,7 @@ class _Lines:
         return f"  {run.url or run.directory.path}"
 
     def each_round(self, watch: Watch) -> None:
-        """Say when the server goes away, and when it is back."""
+        """Say when the server goes away, and when it is back; and which folders cannot be looked into, once."""
         down = watch.link.down
         if (down is not None) != self._down:
             self._down = down is not None
@@ -273,6 +277,9 @@ class _Lines:
                 self.say("waiting", f"waiting    {down}")
             else:
                 self.say("back", f"back       {watch.link.server.origin}")
+        for folder in set(watch.unreadable) - self._unreadable:
+            self.say("failed", f"failed     {folder}")
+        self._unreadable = set(watch.unreadable)
 
     def end(self, watch: Watch) -> None:
         """Say what stays behind."""

@@ -8,6 +8,7 @@ at once in order to be merged: files are read a block at a time, and none is hel
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -87,11 +88,16 @@ def block_for(writers: int) -> int:
 
 
 def writer_folders(journal: Path) -> list[Path]:
-    """Return the folders of a journal's writers, sorted by name; links are not followed.
+    """Return the folders of a journal's writers, sorted by name.
+
+    No link is followed: a stranger's run directory could name the journals of a run that only its reader may see.
 
     Raises:
-        OSError: the journal is there and cannot be looked into.
+        OSError: the journal is there and cannot be looked into; or it, or the `files` that it is in, is a link.
     """
+    for place in (journal.parent, journal):
+        if place.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link, and none is followed", str(place))
     try:
         with os.scandir(journal) as entries:
             return sorted(

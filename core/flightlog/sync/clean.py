@@ -44,6 +44,7 @@ class Cleaned:
         kept: what stays as no record names it, relative to the run directory.
         artifacts: how many files of artifacts stay because that was asked for.
         by_another: another process has delivered and cleaned it meanwhile; nothing was left to be freed.
+        home: where the run was, and what stays of it is.
     """
 
     reason: str | None = None
@@ -51,6 +52,7 @@ class Cleaned:
     kept: list[str] = field(default_factory=list)
     artifacts: int = 0
     by_another: bool = False
+    home: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ def remove(proven: Proven, *, keep_artifacts: bool = False) -> Cleaned:
         raise
     _take_away(aside, home, [*stays, *sorted(held)], left)
     _mend_links(root)
-    return Cleaned(freed=sum(sizes), kept=kept, artifacts=len(held))
+    return Cleaned(freed=sum(sizes), kept=kept, artifacts=len(held), home=home)
 
 
 def _take_away(aside: RunDir, path: Path, stays: list[Path], left: _Left) -> None:
@@ -204,8 +206,11 @@ def _take_away(aside: RunDir, path: Path, stays: list[Path], left: _Left) -> Non
 
 
 def _home_of(path: Path) -> Path:
-    """Return where what stays of a run belongs: one that a killed cleaning has put aside had another name."""
-    home = path.with_name(path.name.removesuffix(CLEANING) or path.name)
+    """Return where what stays of a run belongs: one that killed cleanings have put aside had another name."""
+    name = path.name
+    while name.endswith(CLEANING) and name != CLEANING:
+        name = name.removesuffix(CLEANING)
+    home = path.with_name(name)
     return path if os.path.lexists(home) else home
 
 

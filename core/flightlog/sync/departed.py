@@ -20,7 +20,7 @@ DELIVERED_TO = "delivered_to"
 LEFT = "it was moved or deleted while this went on; sync it where it is now"
 # Seconds between the finding of a run and the first look at it.
 _FOUND_BEFORE = 60.0
-_NAMED = re.compile(rf"run-[0-9]{{8}}-[0-9]{{6}}-(.+?)(?:\.[0-9]+)?(?:{re.escape(CLEANING)})?")
+_NAMED = re.compile(rf"run-[0-9]{{8}}-[0-9]{{6}}-(.+?)(?:\.[0-9]+)?(?:{re.escape(CLEANING)})*")
 _PATIENCE = 10.0
 _POLL = 0.02
 
@@ -33,9 +33,9 @@ def aside_of(directory: RunDir) -> RunDir:
 def has_left(directory: RunDir) -> bool:
     """Tell whether a run directory is not there any more; if it is being cleaned, wait for what comes of that."""
     until = time.monotonic() + _PATIENCE
-    while not rundir.is_run_dir(directory.path):
+    while rundir.is_gone(directory.path):
         if not aside_of(directory).path.exists():
-            return not rundir.is_run_dir(directory.path)  # it may have got its name back just now
+            return rundir.is_gone(directory.path)  # it may have got its name back just now
         if time.monotonic() > until:
             return True
         time.sleep(_POLL)

@@ -6,13 +6,14 @@ less and less often. No inotify: that does not see what another machine does on 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..rundir import RunDir, folders_below, is_run_dir
+from ..rundir import RunDir, Unreadable, folders_below, is_run_dir
 from .departed import CLEANING
 
 MAX_DEPTH = 8
@@ -40,6 +41,10 @@ class Finder:
         paths: runs, and folders that hold some.
         interval: seconds between two looks at a folder in which something happens.
         all_users: also those that belong to somebody else.
+
+    Attributes:
+        unreadable: the folders that cannot be looked into now, by path: those that are named, or may hold wanted runs.
+        due: when it wants to be called again, by the monotonic clock.
     """
 
     def __init__(self, paths: Iterable[Path], interval: float, all_users: bool) -> None:
@@ -48,6 +53,7 @@ class Finder:
         self._roots = list(paths)
         self._folders = {path: _Folder(0) for path in self._roots}
         self._found: set[Path] = set()
+        self.unreadable: dict[Path, Unreadable] = {}
         self.due = 0.0
 
     def look(self, now: float) -> list[RunDir]:
@@ -70,6 +76,7 @@ class Finder:
         folder = self._folders.get(path)
         if folder is None:
             return
+        self.unreadable.pop(path, None)
         try:
             changed = path.stat(follow_symlinks=False).st_mtime_ns
             if changed == folder.changed:
@@ -80,8 +87,11 @@ class Finder:
                 self._add(path, new)
                 return
             below = folders_below(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             self._lose(path, folder, now)
+            return
+        except OSError as error:
+            self._be_refused(path, folder, error, now)
             return
         folder.changed = changed if time.time_ns() - changed > _CLOCK_NS else 0
         folder.pause = 0.0
@@ -103,21 +113,31 @@ class Finder:
             self._look_at(path, now, new)
 
     def _add(self, path: Path, new: list[RunDir]) -> None:
-        try:
-            is_own = path.stat(follow_symlinks=False).st_uid == os.getuid()
-        except OSError:
-            return
-        self._found.add(path)
-        if is_own or self._all_users:
-            new.append(RunDir(path))
+        with contextlib.suppress(OSError):
+            is_wanted = self._is_wanted(path)
+            self._found.add(path)
+            if is_wanted:
+                new.append(RunDir(path))
+
+    def _is_wanted(self, path: Path) -> bool:
+        """Tell whose runs are followed by who owns a folder. Raises OSError."""
+        return path.stat(follow_symlinks=False).st_uid == os.getuid() or self._all_users
 
     def _rest(self, folder: _Folder, now: float) -> None:
         longest = _LONGEST_NEAR_RUNS if folder.has_runs or not folder.depth else _LONGEST_PAUSE
         folder.pause = min(max(folder.pause * 1.5, self._interval), max(longest, self._interval))
         folder.due = now + folder.pause
 
+    def _be_refused(self, path: Path, folder: _Folder, error: OSError, now: float) -> None:
+        """A folder is there and cannot be looked into; who may enter it does not show in its time of modification."""
+        folder.changed = 0
+        self._rest(folder, now)
+        with contextlib.suppress(OSError):
+            if path in self._roots or self._is_wanted(path):
+                self.unreadable[path] = Unreadable(path, error.strerror or str(error))
+
     def _lose(self, path: Path, folder: _Folder, now: float) -> None:
-        """A folder cannot be looked into, or is gone; those that were named may come back."""
+        """A folder is gone; those that were named may come back."""
         if path in self._roots:
             folder.changed = 0
             self._rest(folder, now)

@@ -9,6 +9,7 @@ The follower decides what is to be done when; the watch (watch.py) calls it, and
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -93,7 +94,7 @@ class Followed:
         self._asked_at = 0.0
         self._ended_at = 0.0
         self._over_at = 0.0
-        self._over_sizes: dict[str, dict[str, int]] = {}
+        self._over_sizes: dict[str, dict[str, int]] | None = None
         self._over_changed = 0
         self._missing_since: float | None = None
 
@@ -183,7 +184,7 @@ class Followed:
         if outcome.retryable:
             self._link.failed(RetryableError(str(outcome.error)))
             return
-        if not rundir.is_run_dir(self.directory.path):
+        if rundir.is_gone(self.directory.path):
             self._whole_at = now + _QUIET_SECONDS  # by then it is known to be missing
             return
         self._whole_at = now + _REFUSED_SECONDS
@@ -244,7 +245,7 @@ class Followed:
         self.state = state
         self._live = None
         self._over_at = now
-        self._over_sizes = self.directory.journal_sizes()
+        self._over_sizes = self._sizes()
         self._over_changed = self._changed()
         self.due = now + self._pause_when_over(now)
         self._tell(self, state)
@@ -253,7 +254,7 @@ class Followed:
 
     def _look_at_run(self, now: float) -> None:
         """See whether the run has ended or died, or is not there any more."""
-        if not self._look_at_spec() and not self.directory.path.exists():
+        if not self._look_at_spec() and rundir.is_gone(self.directory.path):
             self._missing_since = self._missing_since or now
             if now - self._missing_since > _QUIET_SECONDS:  # a shared disk may be away for a moment
                 self._be_over("missing", now)
@@ -281,8 +282,16 @@ class Followed:
             self.ended = None
 
     def _last_growth(self) -> float:
-        """Return when the journal grew last; the directory, where there is none yet."""
-        return self.directory.last_growth() or self._changed() / 1e9
+        """Return when the journal grew last; the directory, where there is none yet; 0 where that cannot be seen."""
+        with contextlib.suppress(OSError):
+            return self.directory.last_growth() or self._changed() / 1e9
+        return 0.0
+
+    def _sizes(self) -> dict[str, dict[str, int]] | None:
+        """Return the sizes of the journal; None where they cannot be seen, of which a whole sync tells."""
+        with contextlib.suppress(OSError):
+            return self.directory.journal_sizes()
+        return None
 
     def _end(self, how: str, now: float) -> None:
         if self.ended is None:
@@ -347,7 +356,7 @@ class Followed:
             return
         grown = self._changed() != self._over_changed
         is_uncertain = self.ended == "crashed" or self._spec.get("rank") is not None
-        if grown or (is_uncertain and self.directory.journal_sizes() != self._over_sizes):
+        if grown or (is_uncertain and self._sizes() not in (None, self._over_sizes)):
             self.state, self.ended = "pending", None
             self._grew_at = now
             self._whole_at = now

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .. import rundir
 from ..errors import DamagedError
+from ..journal.reader import WriterReport, read_writer
+from ..journal.record import Line
 from ..journal.scan import RunJournal
+from ..protocol.messages import MAX_SPAN
 from ..protocol.names import name_fault
 from ..rundir import RunDir
 from ..verify import is_blank
@@ -84,6 +88,20 @@ def identify(directory: RunDir) -> Identity:
 def _is_of_later_format(spec: Mapping[str, Any]) -> bool:
     written = spec.get("format")
     return type(written) is int and written > rundir.FORMAT
+
+
+def lines_of(folder: Path, report: WriterReport, sizes: dict[str, int]) -> Iterator[Line]:
+    """Yield a writer's good lines as `read_writer` does.
+
+    Raises:
+        DamagedError: a seq is so far from the one before that no run has so many records, and no memory their digest.
+    """
+    at = 0
+    for line in read_writer(folder, report, sizes):
+        if line.seq - at > MAX_SPAN // 2:
+            raise DamagedError(f"{folder}: seq {line.seq} follows {at}; no such journal is delivered")
+        at = line.seq
+        yield line
 
 
 def alive(directory: RunDir) -> bool:

@@ -12,11 +12,12 @@ import zstandard
 
 from ..client import Client, path_of
 from ..contents import Named
-from ..errors import DamagedError, DivergedError, PermanentError
+from ..errors import DivergedError, PermanentError
 from ..journal.reader import WriterReport, read_writer
 from ..journal.record import Line
 from ..protocol.digest import JournalDigest
 from ..protocol.messages import MAX_SPAN, Ranges, WriterState, contains, format_ranges
+from .local import lines_of
 from .pool import Promise
 
 BATCH_BYTES = 4 << 20
@@ -131,11 +132,7 @@ class WriterDelivery:
         return Delivered(self._name, last, self._whole.upto(last), self._sent, self._confirmed, self._report)
 
     def _read(self, folder: Path, sizes: dict[str, int], named: Named, advance: Callable[[int], None]) -> None:
-        at = 0
-        for line in read_writer(folder, self._report, sizes):
-            if line.seq - at > MAX_SPAN // 2:
-                raise DamagedError(f"{folder}: seq {line.seq} follows {at}; no such journal is delivered")
-            at = line.seq
+        for line in lines_of(folder, self._report, sizes):
             named.add(line)
             if self._there.lost:
                 self._whole.add(line.seq, line.raw)

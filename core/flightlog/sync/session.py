@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import rundir, settings
 from ..client import Client, Patience
 from ..errors import DamagedError, NotFound
 from ..keys import Server
-from ..rundir import RunDir
+from ..rundir import RunDir, Unreadable
 from ..verify import is_blank
 from . import state
 from .deliver import Progress
@@ -24,11 +26,13 @@ __all__ = [
     "DEFAULT_TIMEOUT",
     "DEFAULT_UPLOADS",
     "Connect",
+    "Found",
     "Planned",
     "Report",
     "Result",
     "Status",
     "find_runs",
+    "folder_of",
     "plan",
     "sync",
 ]
@@ -39,8 +43,15 @@ DEFAULT_UPLOADS = 4
 Connect = Callable[[str, "str | None"], Client]
 
 
-def find_runs(paths: Sequence[Path], *, blank: bool = False) -> list[RunDir]:
-    """Return the run directories at or below these paths, each once, in order of start.
+class Found(NamedTuple):
+    """The run directories at or below some paths, in order of start, and the folders that may hide more."""
+
+    runs: list[RunDir]
+    unreadable: list[Unreadable]
+
+
+def find_runs(paths: Sequence[Path], *, blank: bool = False) -> Found:
+    """Find the run directories at or below these paths, each once.
 
     Without paths: those below the working directory and FLIGHTLOG_DIR (or what settings name instead).
 
@@ -49,30 +60,43 @@ def find_runs(paths: Sequence[Path], *, blank: bool = False) -> list[RunDir]:
         blank: also those that were killed before their first record, of which there is nothing to deliver.
 
     Raises:
-        NotFound: a path is no run and holds none.
+        NotFound: a path is no run, holds none, and was not made to hold any.
     """
     found: dict[Path, RunDir] = {}
+    unreadable: dict[Path, Unreadable] = {}
+
+    def note(folder: Unreadable) -> None:
+        unreadable[folder.path] = folder
+
     for path in paths:
-        # `flightlog/latest` and `flightlog/latest.spec` are what a user types first: both lead to a run.
-        try:
-            place = path.resolve()
-        except (OSError, RuntimeError):  # links in a circle
-            place = path
-        if place.name == rundir.SPEC and place.is_file():
-            place = place.parent
-        here = list(rundir.discover(place)) if place.is_dir() else []
-        if not here:
+        place = folder_of(path)
+        here = list(rundir.discover(place, unreadable=note))
+        is_empty = not here and not any(folder.is_relative_to(place) for folder in unreadable)
+        if is_empty and not rundir.is_root(place):  # of a root all runs may have been cleaned
             what = "holds no run" if place.is_dir() else "is no run" if place.exists() else "does not exist"
             raise NotFound(f"{path} {what}; name a run directory, or a folder that has some below it")
         found.update((d.path, d) for d in here)
-    if not paths:
-        try:
-            working = Path.cwd()
-        except OSError:
-            raise NotFound("the working directory is gone; name a folder that has runs below it") from None
-        for top in (working, Path(settings.load().dir).absolute()):
-            found.update((d.path, d) for d in rundir.discover(top))
-    return sorted((d for d in found.values() if blank or not is_blank(d)), key=_started)
+    for top in () if paths else _usual_places():
+        found.update((d.path, d) for d in rundir.discover(top, unreadable=note))
+    runs = sorted((d for d in found.values() if blank or not is_blank(d)), key=_started)
+    return Found(runs, list(unreadable.values()))
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder that a path means: `flightlog/latest` and `flightlog/latest.spec` both lead to a run."""
+    try:
+        place = path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        place = path
+    return place.parent if place.name == rundir.SPEC and os.path.isfile(place) else place  # noqa: PTH113  # never raises
+
+
+def _usual_places() -> tuple[Path, Path]:
+    """Return where runs are looked for when no path is given. Raises NotFound."""
+    try:
+        return Path.cwd(), Path(settings.load().dir).absolute()
+    except OSError:
+        raise NotFound("the working directory is gone; name a folder that has runs below it") from None
 
 
 def _started(directory: RunDir) -> tuple[float, str]:

@@ -73,9 +73,17 @@ def _read(path: Path) -> dict[str, Synced]:
 
 
 def _entry(facts: dict[str, Any]) -> Synced:
+    """Return what is said of a server. Raises ValueError, TypeError or AttributeError: somebody else has written it."""
     entry = Synced(**facts)
     entry.synced_at = float(entry.synced_at)
     entry.writers = {name: (int(last), str(digest)) for name, (last, digest) in entry.writers.items()}
+    entry.journal = {
+        name: {segment: int(size) for segment, size in sizes.items()} for name, sizes in entry.journal.items()
+    }
+    entry.faults = list(map(str, entry.faults))
+    texts = (entry.server_id, entry.workspace, entry.project, entry.url, entry.run_id)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"no texts: {texts}")
     return entry
 
 

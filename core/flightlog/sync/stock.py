@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 from ..beneath import open_beneath
 from ..contents import Named, named_files
-from ..journal.reader import WriterReport, read_writer, writer_folders
+from ..errors import DamagedError
+from ..journal.reader import WriterReport, writer_folders
 from ..protocol.digest import JournalDigest
 from ..protocol.manifest import FileEntry
 from ..protocol.messages import Receipt, WriterState, format_ranges
 from ..protocol.names import is_writer
 from ..rundir import RunDir
-from .local import Identity
+from .local import Identity, lines_of
 
 _BLOCK = 4 << 20
 Advance = Callable[[int], None]
@@ -61,11 +62,15 @@ def take_stock(directory: RunDir, identity: Identity, advance: Advance = lambda 
             stock.faults.append(f"{folder} has a name that no writer has")
             continue
         digest, report = JournalDigest(), WriterReport(folder.name)
-        for line in read_writer(folder, report, stock.journal[folder.name]):
-            named.add(line)
-            digest.add(line.seq, line.raw)
-            advance(len(line.raw))
-        last = report.last_seq
+        last = 0
+        try:
+            for line in lines_of(folder, report, stock.journal[folder.name]):
+                named.add(line)
+                digest.add(line.seq, line.raw)
+                advance(len(line.raw))
+                last = line.seq
+        except DamagedError as error:
+            stock.faults.append(str(error))
         stock.writers[folder.name] = WriterState(last, digest.upto(last), list(report.missing))
         stock.faults.extend(str(damage) for damage in report.damage)
         stock.faults.extend(f"{folder}: seq {format_ranges([r])} cannot be read" for r in report.missing)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..client import Patience
 from ..errors import FlightlogError
+from ..rundir import Unreadable
 from . import session
 from .finder import Finder
 from .follower import Followed, Tell
@@ -114,10 +115,17 @@ class Watch:
             self._rest()
 
     @property
+    def unreadable(self) -> Collection[Unreadable]:
+        """The folders that cannot be looked into now, and may hold runs that are to be followed."""
+        return self._finder.unreadable.values()
+
+    @property
     def exit_status(self) -> int:
         """0 all is delivered, 1 something is not, 2 the key is refused, 3 all is delivered that could be read."""
         if self.link.refused is not None:
             return 2
+        if self.unreadable:
+            return 1
         states = [run.state for run in self.runs.values() if not run.is_delivered]
         return 0 if not states else 3 if set(states) == {"damaged"} else 1
 

@@ -275,8 +275,13 @@ class Work:
             self._clean(result)
 
     def _clean(self, result: Result) -> None:
-        if self.clean_up and result.outcome is not None:
+        if not self.clean_up or result.outcome is None:
+            return
+        try:
             result.cleaned = clean(result.outcome, keep_artifacts=self.keep_artifacts)
+        except OSError as error:
+            result.error = f"delivered, but not cleaned: {in_words(error, result.directory)}"
+            result.retryable = error.errno in _PASSING
 
     def _explain(self, result: Result) -> None:
         """Say what became of a run that was taken away meanwhile, whatever went wrong with it by that."""

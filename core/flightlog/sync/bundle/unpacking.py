@@ -48,7 +48,7 @@ class Bounds:
 
 def is_bundle(path: Path) -> bool:
     """Tell whether a path is to be taken for a bundle: a file that is no latest.spec and is, or is called, a tar."""
-    if not path.is_file() or path.name == SPEC:
+    if not os.path.isfile(path) or path.name == SPEC:  # noqa: PTH113  # Path.is_file may raise
         return False
     if {".tar", ".tzst", ".tgz"}.intersection(path.suffixes):
         return True  # also those of a kind that is not read, which is told when it is opened
@@ -95,8 +95,9 @@ def unpacked(path: Path, bounds: Bounds | None = None, advance: Advance = lambda
     with temporary_folder(path) as folder:
         place = folder / _PLACE
         place.mkdir()
-        _unpack(path, place, bounds or Bounds(), advance)
-        found = list(rundir.discover(place))
+        limits = bounds or Bounds()
+        _unpack(path, place, limits, advance)
+        found = list(rundir.discover(place, limits.depth, limits.entries))
         if not found:
             raise NotFound(f"{path} holds no run")
         for directory in found:  # what it says that a server has, is somebody's word
