@@ -199,17 +199,22 @@ class LoggerHooks:
             self.begin()
         prefix = self.prefix
         values = {f"{prefix}{name}" if name != "epoch" else name: value for name, value in metrics.items()}
-        at = self._step_of(step)
+        at = step
+        if self._is_evaluated_anew(step):
+            at = None
+            values.pop("epoch", None)
         if self._beside is not None and self._beside[0] == at and self.axis is None:
             values.update(self._beside[1])
             self._beside = None
         self.training.log(values, at, axis=self.axis)
 
-    def _step_of(self, step: int | None) -> int | None:
-        """Return the step of a record: the result of an evaluation outside of a training stands at its end."""
-        if self.at_end and self.step is None and step is not None and self.training.is_open:
-            return max(0, self.training.run.step - 1)
-        return step
+    def _is_evaluated_anew(self, step: int | None) -> bool:
+        """Tell of a result whether its Trainer knows neither step nor epoch: it has trained nothing, the run has.
+
+        The result then has the run's next step, so that no value of the training is replaced by it.
+        """
+        outside = self.at_end and self.step is None and self.training.is_open
+        return outside and step == 0 and self.training.run.step > 0
 
     def beside(self, step: int, values: dict[str, Any]) -> None:
         """Have values recorded with the next metrics of a step, or, where there are none, by `record_beside`."""

@@ -72,9 +72,9 @@ def test_a_training_and_its_test_are_one_run(
     view = only_run()
     assert (view.project, view.name, view.tags, view.state) == ("digits", "first", ("x",), "finished")
     assert list(column(view, "train_loss")) == list(range(16))
-    assert list(column(view, "val_loss")) == [7, 15] and list(column(view, "test_loss")) == [15]
+    assert list(column(view, "val_loss")) == [7, 15] and list(column(view, "test_loss")) == [16]
     assert set(column(view, "lr").values()) == {0.1, 0.05}
-    assert set(column(view, "epoch").values()) == {0, 1, 2}
+    assert list(column(view, "epoch").values()) == [0] * 8 + [1] * 8 + [2]
     for rate in ("steps_per_second", "samples_per_second", "data_seconds"):
         assert len(column(view, f"perf/{rate}")) == 16 and min(column(view, f"perf/{rate}").values()) >= 0
     records = [r for _, r in view._records(["log"])]
@@ -218,8 +218,26 @@ def test_an_evaluation_from_a_checkpoint_goes_to_the_run_that_saved_it(tmp_path:
         trainer.test(Line(), ckpt_path=checkpoint.best_model_path, verbose=False)
         flightlog.finish()
         (view,) = Api(folder / "flightlog").runs()
-        assert list(column(view, "test_loss")) == [7] and len(column(view, "train_loss")) == 8
+        assert list(column(view, "test_loss")) == [8] and len(column(view, "train_loss")) == 8
     assert not (tmp_path / "flightlog").exists()
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_an_evaluation_replaces_nothing_of_the_training(tmp_path: Path, only_run: OnlyRun) -> None:
+    """What `validate` finds, in this program and in later ones, has steps of its own; the curves stay as they were."""
+    checkpoint = ModelCheckpoint(dirpath=tmp_path / "c")
+    trainer = fit(tmp_path, FlightlogLogger(project="p"), callbacks=[checkpoint])
+    before = [column(only_run(), name) for name in ("val_loss", "epoch")]
+    other = torch.utils.data.DataLoader(torch.zeros(4, 2))
+    trainer.validate(Line(), other, verbose=False)
+    flightlog.finish()
+    for _ in range(2):
+        trainer = L.Trainer(logger=FlightlogLogger(), **quiet(tmp_path))
+        trainer.validate(Line(), other, ckpt_path=checkpoint.best_model_path, verbose=False)
+        flightlog.finish()
+    val_loss, epoch = (column(only_run(), name) for name in ("val_loss", "epoch"))
+    assert list(val_loss) == [7, 15, 16, 17, 18] and {step: val_loss[step] for step in (7, 15)} == before[0]
+    assert epoch == {**before[1], 16: 2}  # the Trainers that have trained nothing do not know it
 
 
 def test_a_run_that_the_script_began_is_used_and_left_open(tmp_path: Path, only_run: OnlyRun) -> None:
