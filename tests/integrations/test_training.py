@@ -423,25 +423,29 @@ def test_a_pickled_training_opens_the_same_run(only_run: OnlyRun) -> None:
 
 
 def test_a_spawned_process_tells_which_run_it_has_continued(only_run: OnlyRun) -> None:
-    """Where a child goes on from a checkpoint, what its parent records afterwards goes to that run, too."""
+    """Where a child goes on from a checkpoint, what its parent and the next child record goes to that run, too."""
     first = Training(project="p")
     marker = first.marker(0)
     first.finish()
     parent = Training(project="p")
-    source = (
-        "import json, pickle, sys\ntraining = pickle.load(sys.stdin.buffer)\n"
-        "assert training.resume_from_marker(json.loads(sys.argv[1]))\n"
-        "training.log({'loss': 1.0}, step=1)\ntraining.finish()\n"
-    )
-    subprocess.run(
-        [sys.executable, "-c", source, json.dumps(marker)], input=pickle.dumps(parent), check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(flightlog.__file__).parents[1])},
-    )  # fmt: skip
+    reserved = parent._reserved
+
+    def spawn(source: str) -> None:
+        code = f"import json, pickle, sys\ntraining = pickle.load(sys.stdin.buffer)\n{source}training.finish()\n"
+        subprocess.run(
+            [sys.executable, "-c", code, json.dumps(marker)], input=pickle.dumps(parent), check=True,
+            env={**os.environ, "PYTHONPATH": str(Path(flightlog.__file__).parents[1])},
+        )  # fmt: skip
+
+    spawn("assert training.resume_from_marker(json.loads(sys.argv[1]))\ntraining.log({'loss': 1.0}, step=1)\n")
+    spawn("training.log({'validation': 1.5})\n")
     assert parent.id == marker["run"]
+    spawn("training.log({'late': 3.0})\n")
     parent.log({"test": 2.0})
     parent.finish()
-    assert only_run().summary == {"loss": 1.0, "test": 2.0}
-    assert not list(Path(tempfile.gettempdir()).glob(f"flightlog-{parent._reserved}*"))
+    assert only_run().summary == {"loss": 1.0, "validation": 1.5, "late": 3.0, "test": 2.0}
+    for run_id in (reserved, marker["run"]):
+        assert not list(Path(tempfile.gettempdir()).glob(f"flightlog-{run_id}*"))
 
 
 def test_other_processes_join_by_invitation(tmp_path: Path, only_run: OnlyRun) -> None:
