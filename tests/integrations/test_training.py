@@ -246,6 +246,20 @@ def test_a_checkpoint_that_is_saved_twice_is_kept_once(tmp_path: Path) -> None:
     assert versions("m") == {"weights 0": {"best"}, "only weights": {"latest", "step-10"}}
 
 
+@pytest.mark.parametrize("policy", ["best", "best_and_last", "all"])
+def test_a_checkpoint_has_the_score_that_it_is_given_when_it_is_saved_again(tmp_path: Path, policy: str) -> None:
+    """Saved first after a batch, then by its score: the version with a score is kept, and has all of its aliases."""
+    training = Training(project="p", checkpoints=policy, artifact="m")
+    by_step, by_score = write(tmp_path / "c" / "step.ckpt", "as of step 10"), write(tmp_path / "c" / "s.ckpt", "scored")
+    training.checkpoint_saved(by_step, step=10, best="best-newest", write_once=True)
+    training.checkpoint_saved(by_score, step=10, best=True, metric="loss", score=0.5, mode="min", write_once=True)
+    training.checkpoint_saved(by_step, step=10, metric="accuracy", score=0.9, mode="max", write_once=True)
+    training.finish()
+    assert versions("m") == {"scored": {"best", "best-newest", "latest", "step-10"}}
+    metadata = Api("flightlog").artifact("p/m:best").metadata
+    assert (metadata["metric"], metadata["score"], metadata["mode"], metadata["loss"]) == ("loss", 0.5, "min", 0.5)
+
+
 def test_the_best_may_move_back(tmp_path: Path) -> None:
     """`best` goes to a version that is there already, without another one being made."""
     training = Training(project="p", checkpoints="all", artifact="m")

@@ -349,6 +349,25 @@ def test_several_model_checkpoints_keep_what_they_watch(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob("*.flightlog.json") if not p.with_name(p.name[:-15]).exists()]
 
 
+def test_the_best_has_its_score_whichever_model_checkpoint_saves_it_first(tmp_path: Path, only_run: OnlyRun) -> None:
+    """At one step three save the same: by steps, and by two metrics; it is kept once, with the values of both."""
+    logger = FlightlogLogger(project="p", artifact="m", checkpoints="all")
+    callbacks = [
+        ModelCheckpoint(dirpath=tmp_path, filename="s-{step}", every_n_train_steps=8, save_top_k=-1),
+        ModelCheckpoint(dirpath=tmp_path, filename="a-{epoch}", monitor="val_loss"),
+        ModelCheckpoint(dirpath=tmp_path, filename="b-{epoch}", monitor="train_loss"),
+    ]
+    fit(tmp_path, logger, callbacks=callbacks)
+    logger.training.finish()
+    assert {name.split("-")[0] for name in aliases("m")} == {"a"} and len(aliases("m")) == 2
+    losses = {name: column(only_run(), name) for name in ("val_loss", "train_loss")}
+    for alias in ("best", "best-train_loss"):
+        metadata = Api("flightlog").artifact(f"p/m:{alias}").metadata
+        assert metadata["metric"] == "val_loss" and metadata["score"] == metadata["val_loss"]
+        for name, values in losses.items():
+            assert metadata[name] == pytest.approx(values[metadata["step"] - 1])
+
+
 @pytest.mark.parametrize("first", ["models", "weights"])
 def test_weights_do_not_take_the_names_of_whole_checkpoints(tmp_path: Path, first: str) -> None:
     """Saved side by side, in either order: `best`, `latest`, `step-N` and `epoch-N` are what one goes on from."""
