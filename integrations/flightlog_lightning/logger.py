@@ -79,7 +79,9 @@ class LoggerHooks:
         artifact: that artifact's name; "model-<run id>" without one.
         prefix: goes before the name of every metric.
         log_throughput: whether to record steps and samples per second and so on beside the training's metrics.
-        **init: what `flightlog.init` takes: id, config, tags, notes, group, dir, mode, resume …
+        id, dir, config, tags, notes, group, job_type, mode, resume: as of `flightlog.init`; LightningCLI takes what is
+            named here.
+        **init: what else `flightlog.init` takes.
 
     Attributes:
         training: what records.
@@ -104,13 +106,23 @@ class LoggerHooks:
         artifact: str | None = None,
         prefix: str = "",
         log_throughput: bool = True,
+        id: str | None = None,
+        dir: str | os.PathLike[str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        tags: list[str] | str | None = None,
+        notes: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        mode: str | None = None,
+        resume: str | None = None,
         **init: Any,
     ) -> None:
         super().__init__()
-        init.setdefault("id", version)
         self.training = Training(
-            run=run, checkpoints=checkpoints, artifact=artifact, rank=_rank(), project=project, name=name, **init
-        )
+            run=run, checkpoints=checkpoints, artifact=artifact, rank=_rank(), id=version if id is None else id,
+            project=project, name=name, dir=dir, config=config, tags=tags, notes=notes, group=group, job_type=job_type,
+            mode=mode, resume=resume, **init,
+        )  # fmt: skip
         self.log_throughput = log_throughput
         self._save_dir = os.fspath(save_dir)
         self.prefix = prefix

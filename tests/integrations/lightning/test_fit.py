@@ -459,12 +459,13 @@ def test_other_ranks_write_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_lines_config_is_captured(
     tmp_path: Path, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LightningCLI's whole config stands in the run's, and as a file that can be given to it again."""
+    """LightningCLI takes the logger's options; its whole config stands in the run's, and as a file for another time."""
     from lightning.pytorch.cli import LightningCLI
 
     monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    logger = {"class_path": "flightlog_lightning.unified.FlightlogLogger", "init_args": {"project": "cli"}}
+    named = {"project": "cli", "dir": str(tmp_path / "flightlog"), "tags": ["a", "b"], "config": {"seen": 1}}
+    logger = {"class_path": "flightlog_lightning.unified.FlightlogLogger", "init_args": named}
     arguments = [
         "fit", "--seed_everything=1", "--model.lr=0.25", "--trainer.max_epochs=1",
         "--trainer.accelerator=cpu", "--trainer.devices=1",
@@ -475,7 +476,7 @@ def test_the_command_lines_config_is_captured(
     )
     cli.trainer.loggers[0].training.finish()  # type: ignore[attr-defined]
     view = only_run()
-    assert view.project == "cli" and view.config["lr"] == 0.25
+    assert view.project == "cli" and view.tags == ("a", "b") and view.config["seen"] == 1 and view.config["lr"] == 0.25
     assert view.config["cli"]["model"]["lr"] == 0.25 and view.config["cli"]["trainer"]["max_epochs"] == 1
     assert b"lr: 0.25" in next((tmp_path / "flightlog").rglob("saved/config.yaml")).read_bytes()
 
