@@ -45,6 +45,7 @@ class Scanner:
             "kind": "weights" if weights_only else "full",
             "write_once": _is_written_once(path, trainer),
             "others": self._all_others(),
+            "metadata": _scores_of_others(callback, saving, trainer),
             "is_side": _is_side(callback, saving),
         }
         return [facts]
@@ -113,10 +114,33 @@ def _whole(*candidates: object) -> int | None:
 def _score(callback: Any, path: str, trainer: Any) -> float | None:
     if callback.monitor is None:
         return None
-    metrics = getattr(trainer, "callback_metrics", None)
     value = callback.best_k_models.get(path)
-    if value is None and isinstance(metrics, Mapping):
-        value = metrics.get(callback.monitor)
+    return _metric(trainer, callback.monitor) if value is None else _number(value)
+
+
+def _scores_of_others(callback: Any, saving: list[Any], trainer: Any) -> dict[str, float]:
+    """Return what the other ModelCheckpoints watch of a checkpoint, which is kept once for all of them.
+
+    Only where it is saved at the end of an epoch or validation: between them, some metrics are those of the last one.
+    """
+    if callback.monitor is None or not _is_of_epochs(callback):
+        return {}
+    names = {each.monitor for each in saving if each.monitor not in (None, callback.monitor) and _is_of_epochs(each)}
+    values = {name: _metric(trainer, name) for name in sorted(names)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_of_epochs(callback: Any) -> bool:
+    by_steps, by_time = (getattr(callback, f"_{name}", None) for name in ("every_n_train_steps", "train_time_interval"))
+    return not by_steps and by_time is None
+
+
+def _metric(trainer: Any, name: str) -> float | None:
+    metrics = getattr(trainer, "callback_metrics", None)
+    return _number(metrics.get(name)) if isinstance(metrics, Mapping) else None
+
+
+def _number(value: Any) -> float | None:
     try:
         return None if value is None else float(value)
     except (TypeError, ValueError):

@@ -79,7 +79,9 @@ class LoggerHooks:
         artifact: that artifact's name; "model-<run id>" without one.
         prefix: goes before the name of every metric.
         log_throughput: whether to record steps and samples per second and so on beside the training's metrics.
-        **init: what `flightlog.init` takes: id, config, tags, notes, group, dir, mode, resume …
+        id, dir, config, tags, notes, group, job_type, mode, resume: as of `flightlog.init`; LightningCLI takes what is
+            named here.
+        **init: what else `flightlog.init` takes.
 
     Attributes:
         training: what records.
@@ -104,13 +106,23 @@ class LoggerHooks:
         artifact: str | None = None,
         prefix: str = "",
         log_throughput: bool = True,
+        id: str | None = None,
+        dir: str | os.PathLike[str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        tags: list[str] | str | None = None,
+        notes: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        mode: str | None = None,
+        resume: str | None = None,
         **init: Any,
     ) -> None:
         super().__init__()
-        init.setdefault("id", version)
         self.training = Training(
-            run=run, checkpoints=checkpoints, artifact=artifact, rank=_rank(), project=project, name=name, **init
-        )
+            run=run, checkpoints=checkpoints, artifact=artifact, rank=_rank(), id=version if id is None else id,
+            project=project, name=name, dir=dir, config=config, tags=tags, notes=notes, group=group, job_type=job_type,
+            mode=mode, resume=resume, **init,
+        )  # fmt: skip
         self.log_throughput = log_throughput
         self._save_dir = os.fspath(save_dir)
         self.prefix = prefix
@@ -199,17 +211,22 @@ class LoggerHooks:
             self.begin()
         prefix = self.prefix
         values = {f"{prefix}{name}" if name != "epoch" else name: value for name, value in metrics.items()}
-        at = self._step_of(step)
+        at = step
+        if self._is_evaluated_anew(step):
+            at = None
+            values.pop("epoch", None)
         if self._beside is not None and self._beside[0] == at and self.axis is None:
             values.update(self._beside[1])
             self._beside = None
         self.training.log(values, at, axis=self.axis)
 
-    def _step_of(self, step: int | None) -> int | None:
-        """Return the step of a record: the result of an evaluation outside of a training stands at its end."""
-        if self.at_end and self.step is None and step is not None and self.training.is_open:
-            return max(0, self.training.run.step - 1)
-        return step
+    def _is_evaluated_anew(self, step: int | None) -> bool:
+        """Tell of a result whether its Trainer knows neither step nor epoch: it has trained nothing, the run has.
+
+        The result then has the run's next step, so that no value of the training is replaced by it.
+        """
+        outside = self.at_end and self.step is None and self.training.is_open
+        return outside and step == 0 and self.training.run.step > 0
 
     def beside(self, step: int, values: dict[str, Any]) -> None:
         """Have values recorded with the next metrics of a step, or, where there are none, by `record_beside`."""

@@ -246,6 +246,20 @@ def test_a_checkpoint_that_is_saved_twice_is_kept_once(tmp_path: Path) -> None:
     assert versions("m") == {"weights 0": {"best"}, "only weights": {"latest", "step-10"}}
 
 
+@pytest.mark.parametrize("policy", ["best", "best_and_last", "all"])
+def test_a_checkpoint_has_the_score_that_it_is_given_when_it_is_saved_again(tmp_path: Path, policy: str) -> None:
+    """Saved first after a batch, then by its score: the version with a score is kept, and has all of its aliases."""
+    training = Training(project="p", checkpoints=policy, artifact="m")
+    by_step, by_score = write(tmp_path / "c" / "step.ckpt", "as of step 10"), write(tmp_path / "c" / "s.ckpt", "scored")
+    training.checkpoint_saved(by_step, step=10, best="best-newest", write_once=True)
+    training.checkpoint_saved(by_score, step=10, best=True, metric="loss", score=0.5, mode="min", write_once=True)
+    training.checkpoint_saved(by_step, step=10, metric="accuracy", score=0.9, mode="max", write_once=True)
+    training.finish()
+    assert versions("m") == {"scored": {"best", "best-newest", "latest", "step-10"}}
+    metadata = Api("flightlog").artifact("p/m:best").metadata
+    assert (metadata["metric"], metadata["score"], metadata["mode"], metadata["loss"]) == ("loss", 0.5, "min", 0.5)
+
+
 def test_the_best_may_move_back(tmp_path: Path) -> None:
     """`best` goes to a version that is there already, without another one being made."""
     training = Training(project="p", checkpoints="all", artifact="m")
@@ -423,25 +437,29 @@ def test_a_pickled_training_opens_the_same_run(only_run: OnlyRun) -> None:
 
 
 def test_a_spawned_process_tells_which_run_it_has_continued(only_run: OnlyRun) -> None:
-    """Where a child goes on from a checkpoint, what its parent records afterwards goes to that run, too."""
+    """Where a child goes on from a checkpoint, what its parent and the next child record goes to that run, too."""
     first = Training(project="p")
     marker = first.marker(0)
     first.finish()
     parent = Training(project="p")
-    source = (
-        "import json, pickle, sys\ntraining = pickle.load(sys.stdin.buffer)\n"
-        "assert training.resume_from_marker(json.loads(sys.argv[1]))\n"
-        "training.log({'loss': 1.0}, step=1)\ntraining.finish()\n"
-    )
-    subprocess.run(
-        [sys.executable, "-c", source, json.dumps(marker)], input=pickle.dumps(parent), check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(flightlog.__file__).parents[1])},
-    )  # fmt: skip
+    reserved = parent._reserved
+
+    def spawn(source: str) -> None:
+        code = f"import json, pickle, sys\ntraining = pickle.load(sys.stdin.buffer)\n{source}training.finish()\n"
+        subprocess.run(
+            [sys.executable, "-c", code, json.dumps(marker)], input=pickle.dumps(parent), check=True,
+            env={**os.environ, "PYTHONPATH": str(Path(flightlog.__file__).parents[1])},
+        )  # fmt: skip
+
+    spawn("assert training.resume_from_marker(json.loads(sys.argv[1]))\ntraining.log({'loss': 1.0}, step=1)\n")
+    spawn("training.log({'validation': 1.5})\n")
     assert parent.id == marker["run"]
+    spawn("training.log({'late': 3.0})\n")
     parent.log({"test": 2.0})
     parent.finish()
-    assert only_run().summary == {"loss": 1.0, "test": 2.0}
-    assert not list(Path(tempfile.gettempdir()).glob(f"flightlog-{parent._reserved}*"))
+    assert only_run().summary == {"loss": 1.0, "validation": 1.5, "late": 3.0, "test": 2.0}
+    for run_id in (reserved, marker["run"]):
+        assert not list(Path(tempfile.gettempdir()).glob(f"flightlog-{run_id}*"))
 
 
 def test_other_processes_join_by_invitation(tmp_path: Path, only_run: OnlyRun) -> None:

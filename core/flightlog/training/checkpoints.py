@@ -39,6 +39,7 @@ class _Kept:
         version: returns its name, which may change while it is copied.
         step, kind: which checkpoint it is; a step of None: of an earlier process, which may have come to it otherwise.
         paths: where the framework has it. best: the aliases that say that it is the best of something.
+        is_scored: whether its metadata have a score. is_replaced: whether it is kept anew, with one.
     """
 
     version: Callable[[], str]
@@ -46,6 +47,8 @@ class _Kept:
     kind: str
     paths: set[str] = field(default_factory=set)
     best: set[str] = field(default_factory=set)
+    is_scored: bool = True
+    is_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,11 @@ class _Order:
     write_once: bool
     others: tuple[str, ...] | None
     is_side: bool
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether its metadata have a score."""
+        return "score" in self.metadata
 
 
 class Checkpoints:
@@ -186,7 +194,9 @@ class Checkpoints:
         if run is None or not run.recording:
             return
         known = self._same(run, order)
-        if known is not None:
+        if known is not None and order.is_scored and not known.is_scored:
+            self._keep_anew(run, order, known)
+        elif known is not None:
             known.paths.add(order.path)
             if order.best:
                 self._make_best(run, known, order.best)
@@ -204,7 +214,16 @@ class Checkpoints:
                 return kept
         return None
 
-    def _keep(self, run: Run, order: _Order) -> None:
+    def _keep_anew(self, run: Run, order: _Order, known: _Kept) -> None:
+        """Keep a checkpoint that was first saved when it had no score yet: a version's metadata do not change."""
+        fresh = self._keep(run, order)
+        if fresh is not None:
+            for alias in tuple(known.best):
+                self._make_best(run, fresh, alias)
+            fresh.paths |= known.paths
+            known.is_replaced = True
+
+    def _keep(self, run: Run, order: _Order) -> _Kept | None:
         aliases = (*order.aliases, order.best) if order.best else order.aliases
         name = self.artifact(run)
         handle: ArtifactVersion | None = run.log_artifact(
@@ -212,9 +231,10 @@ class Checkpoints:
             policy="link" if order.write_once else "auto",
         )  # fmt: skip
         if handle is None:
-            return
+            return None
         everything = self._all(run)
-        fresh = _Kept(lambda: handle.version, order.step, order.kind, {order.path, os.path.realpath(order.path)})
+        paths = {order.path, os.path.realpath(order.path)}
+        fresh = _Kept(lambda: handle.version, order.step, order.kind, paths, is_scored=order.is_scored)
         proper = next((kept for kept in reversed(everything) if kept.kind != order.kind), None)
         if order.is_side and proper is not None:
             run._keeper.retag(name, proper.version, ["latest"])
@@ -224,6 +244,7 @@ class Checkpoints:
             if order.path in older.paths and older is not fresh:
                 older.paths.discard(order.path)  # the framework has another checkpoint under this name now
         everything.append(fresh)
+        return fresh
 
     def _make_best(self, run: Run, kept: _Kept, alias: str) -> None:
         if alias not in kept.best:
@@ -240,6 +261,8 @@ class Checkpoints:
             self._kept = stay
 
     def _is_wanted(self, kept: _Kept, everything: list[_Kept], others: tuple[str, ...] | None) -> bool:
+        if kept.is_replaced:
+            return False
         if self.policy == "all":
             return True
         if self.policy in ("last", "best_and_last") and kept is _newest(everything, kept.kind):

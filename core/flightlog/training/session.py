@@ -319,11 +319,13 @@ class Training:
 
     def _look_for_note(self) -> None:
         """Go on with the run that a spawned process has recorded into, where that is another than was to be."""
-        if self._run is None and self._resume is None and self._reserved is not None and not self.is_elsewhere:
+        if self._run is None and self._resume is None and self._reserved is not None and self.is_main:
             with contextlib.suppress(OSError, ValueError):
                 with open_regular(self._note()) as file:
                     self._resume = as_marker(orjson.loads(file.read(MAX_BYTES)))
-                self._note().unlink()
+                if not self.is_elsewhere:  # what is spawned next finds it, too, where this one has not looked before
+                    self._note().unlink()
+                    self._reserved = self._reserved if self._resume is None else self._resume.id
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 

@@ -72,9 +72,9 @@ def test_a_training_and_its_test_are_one_run(
     view = only_run()
     assert (view.project, view.name, view.tags, view.state) == ("digits", "first", ("x",), "finished")
     assert list(column(view, "train_loss")) == list(range(16))
-    assert list(column(view, "val_loss")) == [7, 15] and list(column(view, "test_loss")) == [15]
+    assert list(column(view, "val_loss")) == [7, 15] and list(column(view, "test_loss")) == [16]
     assert set(column(view, "lr").values()) == {0.1, 0.05}
-    assert set(column(view, "epoch").values()) == {0, 1, 2}
+    assert list(column(view, "epoch").values()) == [0] * 8 + [1] * 8 + [2]
     for rate in ("steps_per_second", "samples_per_second", "data_seconds"):
         assert len(column(view, f"perf/{rate}")) == 16 and min(column(view, f"perf/{rate}").values()) >= 0
     records = [r for _, r in view._records(["log"])]
@@ -218,8 +218,26 @@ def test_an_evaluation_from_a_checkpoint_goes_to_the_run_that_saved_it(tmp_path:
         trainer.test(Line(), ckpt_path=checkpoint.best_model_path, verbose=False)
         flightlog.finish()
         (view,) = Api(folder / "flightlog").runs()
-        assert list(column(view, "test_loss")) == [7] and len(column(view, "train_loss")) == 8
+        assert list(column(view, "test_loss")) == [8] and len(column(view, "train_loss")) == 8
     assert not (tmp_path / "flightlog").exists()
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_an_evaluation_replaces_nothing_of_the_training(tmp_path: Path, only_run: OnlyRun) -> None:
+    """What `validate` finds, in this program and in later ones, has steps of its own; the curves stay as they were."""
+    checkpoint = ModelCheckpoint(dirpath=tmp_path / "c")
+    trainer = fit(tmp_path, FlightlogLogger(project="p"), callbacks=[checkpoint])
+    before = [column(only_run(), name) for name in ("val_loss", "epoch")]
+    other = torch.utils.data.DataLoader(torch.zeros(4, 2))
+    trainer.validate(Line(), other, verbose=False)
+    flightlog.finish()
+    for _ in range(2):
+        trainer = L.Trainer(logger=FlightlogLogger(), **quiet(tmp_path))
+        trainer.validate(Line(), other, ckpt_path=checkpoint.best_model_path, verbose=False)
+        flightlog.finish()
+    val_loss, epoch = (column(only_run(), name) for name in ("val_loss", "epoch"))
+    assert list(val_loss) == [7, 15, 16, 17, 18] and {step: val_loss[step] for step in (7, 15)} == before[0]
+    assert epoch == {**before[1], 16: 2}  # the Trainers that have trained nothing do not know it
 
 
 def test_a_run_that_the_script_began_is_used_and_left_open(tmp_path: Path, only_run: OnlyRun) -> None:
@@ -331,6 +349,25 @@ def test_several_model_checkpoints_keep_what_they_watch(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob("*.flightlog.json") if not p.with_name(p.name[:-15]).exists()]
 
 
+def test_the_best_has_its_score_whichever_model_checkpoint_saves_it_first(tmp_path: Path, only_run: OnlyRun) -> None:
+    """At one step three save the same: by steps, and by two metrics; it is kept once, with the values of both."""
+    logger = FlightlogLogger(project="p", artifact="m", checkpoints="all")
+    callbacks = [
+        ModelCheckpoint(dirpath=tmp_path, filename="s-{step}", every_n_train_steps=8, save_top_k=-1),
+        ModelCheckpoint(dirpath=tmp_path, filename="a-{epoch}", monitor="val_loss"),
+        ModelCheckpoint(dirpath=tmp_path, filename="b-{epoch}", monitor="train_loss"),
+    ]
+    fit(tmp_path, logger, callbacks=callbacks)
+    logger.training.finish()
+    assert {name.split("-")[0] for name in aliases("m")} == {"a"} and len(aliases("m")) == 2
+    losses = {name: column(only_run(), name) for name in ("val_loss", "train_loss")}
+    for alias in ("best", "best-train_loss"):
+        metadata = Api("flightlog").artifact(f"p/m:{alias}").metadata
+        assert metadata["metric"] == "val_loss" and metadata["score"] == metadata["val_loss"]
+        for name, values in losses.items():
+            assert metadata[name] == pytest.approx(values[metadata["step"] - 1])
+
+
 @pytest.mark.parametrize("first", ["models", "weights"])
 def test_weights_do_not_take_the_names_of_whole_checkpoints(tmp_path: Path, first: str) -> None:
     """Saved side by side, in either order: `best`, `latest`, `step-N` and `epoch-N` are what one goes on from."""
@@ -422,12 +459,13 @@ def test_other_ranks_write_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_lines_config_is_captured(
     tmp_path: Path, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LightningCLI's whole config stands in the run's, and as a file that can be given to it again."""
+    """LightningCLI takes the logger's options; its whole config stands in the run's, and as a file for another time."""
     from lightning.pytorch.cli import LightningCLI
 
     monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    logger = {"class_path": "flightlog_lightning.unified.FlightlogLogger", "init_args": {"project": "cli"}}
+    named = {"project": "cli", "dir": str(tmp_path / "flightlog"), "tags": ["a", "b"], "config": {"seen": 1}}
+    logger = {"class_path": "flightlog_lightning.unified.FlightlogLogger", "init_args": named}
     arguments = [
         "fit", "--seed_everything=1", "--model.lr=0.25", "--trainer.max_epochs=1",
         "--trainer.accelerator=cpu", "--trainer.devices=1",
@@ -438,7 +476,7 @@ def test_the_command_lines_config_is_captured(
     )
     cli.trainer.loggers[0].training.finish()  # type: ignore[attr-defined]
     view = only_run()
-    assert view.project == "cli" and view.config["lr"] == 0.25
+    assert view.project == "cli" and view.tags == ("a", "b") and view.config["seen"] == 1 and view.config["lr"] == 0.25
     assert view.config["cli"]["model"]["lr"] == 0.25 and view.config["cli"]["trainer"]["max_epochs"] == 1
     assert b"lr: 0.25" in next((tmp_path / "flightlog").rglob("saved/config.yaml")).read_bytes()
 
