@@ -240,31 +240,31 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._seen = logs = logs or {}
             if self._pace.is_due(batch + 1, per_call):
                 with self._pace.recording():
-                    self._record_batch(logs, step, self._pace.is_first(batch + 1, per_call))
+                    self._record_batch(logs, batch, step, self._pace.is_first(batch + 1, per_call))
             if (self._saved or self._backed_up) and batch < self._last_batch:
                 self._settle_saved(logs)
 
-    def _record_batch(self, logs: Mapping[str, Any], step: int, is_first: bool) -> None:
+    def _record_batch(self, logs: Mapping[str, Any], batch: int, step: int, is_first: bool) -> None:
         names = self._names
         values = {names.get(key) or self._named(key): value for key, value in logs.items()}
         rates = self._speed.take()
         if rates:
             values.update(rates)
             self._training.checkpoints.settle()  # what is saved in the background may be there now
-        values.update(self._rates_due(step, is_first))
+        values.update(self._rates_due(batch, is_first))
         self._training.log(values, step)
 
     def _named(self, key: str) -> str:
         name = self._names[key] = f"batch/{key}"
         return name
 
-    def _rates_due(self, step: int, is_first: bool) -> dict[str, float]:
+    def _rates_due(self, batch: int, is_first: bool) -> dict[str, float]:
         """Return the learning rates, in the first record of an epoch and then as often as it costs next to nothing."""
         now = time.perf_counter()
         if is_first:
             rates = self._rates_now
         elif now >= self._next_rate:
-            rates = facts.learning_rates(self._net.optimizer, step)
+            rates = facts.learning_rates(self._net.optimizer, self._axis.batches_at(batch))
         else:
             return {}
         self._next_rate = now + (time.perf_counter() - now) / _RATE_SHARE
