@@ -228,7 +228,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Batches are done. Maybe called by another thread, maybe out of order; never while an epoch begins or ends."""
-        if not self._records:
+        if not self._records or self._is_late:
             return
         with contained("flightlog's on_train_batch_end()"):
             self._speed.end()
@@ -243,6 +243,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
                     self._record_batch(logs, batch, step, self._pace.is_first(batch + 1, per_call))
             if (self._saved or self._backed_up) and batch < self._last_batch:
                 self._settle_saved(logs)
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether another thread calls for a `fit` whose run an exception has ended: that must not begin it again."""
+        return threading.get_ident() != self._thread and not self._training.is_open
 
     def _record_batch(self, logs: Mapping[str, Any], batch: int, step: int, is_first: bool) -> None:
         names = self._names

@@ -486,6 +486,35 @@ def test_the_context_manager_knows_the_exception(fit: Fit, only_run: OnlyRun, re
     assert end["error"]["message"] == "no room" and "on_epoch_end" in end["error"]["traceback"]
 
 
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="Keras dispatches there in the same thread")
+def test_a_batch_that_is_told_after_the_end_does_not_begin_the_run_again(only_run: OnlyRun, records: Records) -> None:
+    """Data that breaks off while Keras' threads still wait for batches: the exception is the run's one and only end."""
+    ended, told = threading.Event(), threading.Semaphore(0)
+
+    class Waiting(keras.callbacks.Callback):  # type: ignore[misc]
+        async_safe = True
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            ended.wait(30)
+
+    class Telling(keras.callbacks.Callback):  # type: ignore[misc]
+        async_safe = True
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            told.release()
+
+    def batches() -> Any:
+        yield from [samples(10)] * 3
+        raise OSError("no such file")
+
+    with pytest.raises(OSError, match="no such file"), FlightlogCallback() as cb:
+        classifier().fit(batches(), verbose=0, callbacks=[Waiting(), cb, Telling()])
+    ended.set()
+    assert all(told.acquire(timeout=30) for _ in range(3))
+    (end,) = records("finish")
+    assert only_run().state == "failed" and end["error"]["message"] == "no such file"
+
+
 def test_a_schedule_without_a_config_is_described_by_its_class(fit: Fit, only_run: OnlyRun) -> None:
     """A schedule of the user's own that Keras cannot serialize: the run has its class and rates, and all else."""
 
