@@ -285,8 +285,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         with contained("flightlog's on_epoch_end()"):
             self._go_on()
-            self._batches_through()
             logs = dict(logs or {})
+            self._batches_through(_number(logs.get("loss")))
             self._axis.end_epoch(self._net)
             values = {**self._rates(), **logs}  # what ReduceLROnPlateau has put in is the rate before it changed it
             self._define(values)
@@ -313,11 +313,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if isinstance(name, str) and name and not any(c in name for c in "*?["):
                 self._training.define(name, step_metric="epoch")
 
-    def _batches_through(self) -> None:
+    def _batches_through(self, loss: float | None = None) -> None:
         """The epoch's batches are done, and neither a validation nor the next epoch has begun to count anew."""
         if self._speed.is_running:
             self._speed.end_epoch()
-            self._samples = facts.samples_seen(self._net, self._batches)
+            self._samples = facts.samples_seen(self._net, self._batches, loss)
 
     def on_train_end(self, logs: Any = None) -> None:
         """`fit` has come to its end; the run stays open for what the script does next."""

@@ -122,15 +122,22 @@ def _named(value: Any) -> Any:
     return value if value is None or isinstance(value, str) else str(value)
 
 
-def samples_seen(model: Any, batches: int) -> int | None:
+def samples_seen(model: Any, batches: int, loss: float | None = None) -> int | None:
     """Return how many samples the batches of this epoch had together; None where Keras has not counted them.
 
     The mean over the loss weighs each batch by its size, so its count is theirs. Where it counts batches, or is not
     used at all, as with a train_step of the user's own, there is nothing to tell.
+
+    Args:
+        model: what is trained.
+        batches: how many they were.
+        loss: the epoch's, where it is known: a mean that is another one belongs to an evaluation in between.
     """
     with contextlib.suppress(Exception):
         for metric in model.metrics:
             if metric.name == "loss":
+                if loss is not None and not math.isclose(number(metric.result()), loss, rel_tol=1e-5):
+                    return None
                 count = number(metric.count)
                 return int(count) if count > batches and count.is_integer() else None
     return None

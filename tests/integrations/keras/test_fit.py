@@ -295,6 +295,20 @@ def test_what_stopped_the_training_is_noted(fit: Fit, only_run: OnlyRun) -> None
     assert len(rows(only_run(), "batch/accuracy")) < 8
 
 
+def test_samples_of_another_evaluation_are_not_the_epochs(fit: Fit, only_run: OnlyRun) -> None:
+    """A callback before ours evaluates the model at the end of each epoch: what it counted is no rate of training."""
+
+    class Evaluating(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.evaluate(*samples(20, 3), verbose=0)
+
+    cb = FlightlogCallback()
+    fit(classifier(), Evaluating(), cb)
+    cb.finish()
+    assert set(rows(only_run(), "perf/steps_per_second")) == {8, 16}
+    assert rows(only_run(), "perf/samples_per_second") == {}
+
+
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="Keras dispatches there in the same thread")
 def test_asynchronous_dispatch_is_kept(fit: Fit, only_run: OnlyRun) -> None:
     """Beside no other callback the hooks of batches come from other threads, and none of them is lost."""
