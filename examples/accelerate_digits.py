@@ -1,7 +1,7 @@
 """Handwritten digits with accelerate: a loop of one's own, recorded by log_with="flightlog".
 
     python examples/accelerate_digits.py            # trains, and goes on where it was if it is started again
-    flightlog ls
+    flightlog verify                                # shows what was recorded
 
 The images come with scikit-learn. Nothing is downloaded.
 """

@@ -1,7 +1,7 @@
 """Train a small network on scikit-learn's handwritten digits with Keras, and record it.
 
-    pip install "flightlog[keras]" torch scikit-learn
-    python keras_digits.py
+    pip install -e ".[keras]" torch scikit-learn      # in a clone of the repository
+    python examples/keras_digits.py
 
 Stop it with Ctrl-C and start it again: BackupAndRestore takes the training up where it was, and the run goes on.
 """

@@ -1,6 +1,6 @@
 """Train a small network on handwritten digits with Lightning, and test its best checkpoint.
 
-    pip install 'flightlog[lightning]' scikit-learn
+    pip install -e '.[lightning]' scikit-learn                 in a clone of the repository
     python examples/lightning_digits.py
     python examples/lightning_digits.py --resume PATH.ckpt     continues the run that saved it
 

@@ -2,7 +2,7 @@
 
     python examples/transformers_text.py            # trains, evaluates, and says how well
     python examples/transformers_text.py            # after an interruption: goes on where it was, in the same run
-    flightlog ls
+    flightlog verify                                # shows what was recorded
 
 Everything it needs is there: the texts are those of `help()`, which come with Python. Nothing is downloaded.
 """

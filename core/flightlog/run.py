@@ -293,7 +293,8 @@ class Run(Familiar):
             every: after how many batches the rates are recorded: "perf/steps_per_second", "perf/samples_per_second"
                 (by the first dimension of the first array in a batch), "perf/tokens_per_second" (where a batch has
                 "input_ids"), "perf/step_seconds" and "perf/data_seconds" (of a step, waiting for the batch). They
-                stand at the step that was logged last, and once more at the end.
+                stand at the step that was logged last, and once more at the end, or where the loop is left. If the loop
+                itself logs nothing, they stand at the step that is logged next.
         """
         from .throughput import Tracked
 

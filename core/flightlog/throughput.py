@@ -159,23 +159,30 @@ class Tracked(Generic[_T]):
         raise TypeError(f"{type(self._loader).__name__} has no len()")
 
     def __iter__(self) -> Iterator[_T]:
-        meter = self._meter
+        meter, begun = self._meter, self._run.step
         meter.start()
-        for batch in self._loader:
-            meter.batch_ready()
-            samples, tokens = batch_size(batch), token_count(batch)
-            yield batch
-            meter.step_done(samples, tokens)
-            if meter.steps >= self._every:
-                self._record()
-        self._record()
+        try:
+            for batch in self._loader:
+                meter.batch_ready()
+                samples, tokens = batch_size(batch), token_count(batch)
+                yield batch
+                meter.step_done(samples, tokens)
+                if meter.steps >= self._every:
+                    self._record(begun)
+        finally:  # also of a loop that is left by `break`
+            self._record(begun)
 
-    def _record(self) -> None:
-        """Record the rates at the step that the script last logged: its own next step is none of our business."""
+    def _record(self, begun: int) -> None:
+        """Record the rates at the step that the script last logged: its own next step is none of our business.
+
+        Args:
+            begun: the run's next step as the loop began. If it still is, what was logged last belongs to something
+                else, such as the epoch before, and the rates go with what will be logged behind the loop.
+        """
         values: dict[str, Any] = self._meter.read()
         run = self._run
         if values and run.state == "running":
             if self._epoch is not None:
                 values["epoch"] = self._epoch
-            run.log(values, step=max(0, run.step - 1), commit=False)
+            run.log(values, step=run.step - 1 if run.step > begun else begun, commit=False)
         self._meter.start()

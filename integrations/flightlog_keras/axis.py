@@ -39,7 +39,9 @@ class Axis:
         # Step `_base` is where the optimizer's own count is, or was, `_updates`.
         self._base = 0
         self._updates = 0
+        # An update takes the gradients of `_per_step` batches; of `_batches` the optimizer had, as the epoch began.
         self._per_step = 1
+        self._batches = 0
         self._is_used = True
 
     def begin(self, model: Any, known: int | None) -> bool:
@@ -67,13 +69,24 @@ class Axis:
 
     def begin_epoch(self, model: Any) -> None:
         """An epoch begins: batches are counted from here."""
-        self._per_step = int(getattr(getattr(model, "optimizer", None), "gradient_accumulation_steps", None) or 1)
+        optimizer = getattr(model, "optimizer", None)
+        counting: Any = getattr(optimizer, "inner_optimizer", None) or optimizer  # the one whose loss is scaled
+        self._per_step = int(getattr(counting, "gradient_accumulation_steps", None) or 1)
+        self._batches = self._updates * self._per_step
+        if self._per_step > 1:  # an update may span two epochs; only its own variable tells how far it is
+            with contextlib.suppress(Exception):
+                self._batches = int(number(counting._iterations))
 
     def at(self, batch: int) -> int:
         """Return the step after a batch of this epoch, and take it for the last one."""
-        step = self._base + (batch + 1) // self._per_step
+        begun = self._batches % self._per_step
+        step = self._base + (begun + batch + 1) // self._per_step
         self.step = max(self.step, step)
         return step
+
+    def batches_at(self, batch: int) -> int:
+        """Return how many batches the optimizer has had after one of this epoch: what schedules go by."""
+        return self._batches + (batch + 1 if self._is_used else 0)
 
     def end_epoch(self, model: Any) -> None:
         """All batches of the epoch are through: the optimizer's own count is right, if it is used at all."""

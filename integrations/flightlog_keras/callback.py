@@ -228,7 +228,7 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Batches are done. Maybe called by another thread, maybe out of order; never while an epoch begins or ends."""
-        if not self._records:
+        if not self._records or self._is_late:
             return
         with contained("flightlog's on_train_batch_end()"):
             self._speed.end()
@@ -240,31 +240,36 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._seen = logs = logs or {}
             if self._pace.is_due(batch + 1, per_call):
                 with self._pace.recording():
-                    self._record_batch(logs, step, self._pace.is_first(batch + 1, per_call))
+                    self._record_batch(logs, batch, step, self._pace.is_first(batch + 1, per_call))
             if (self._saved or self._backed_up) and batch < self._last_batch:
                 self._settle_saved(logs)
 
-    def _record_batch(self, logs: Mapping[str, Any], step: int, is_first: bool) -> None:
+    @property
+    def _is_late(self) -> bool:
+        """Whether another thread calls for a `fit` whose run an exception has ended: that must not begin it again."""
+        return threading.get_ident() != self._thread and not self._training.is_open
+
+    def _record_batch(self, logs: Mapping[str, Any], batch: int, step: int, is_first: bool) -> None:
         names = self._names
         values = {names.get(key) or self._named(key): value for key, value in logs.items()}
         rates = self._speed.take()
         if rates:
             values.update(rates)
             self._training.checkpoints.settle()  # what is saved in the background may be there now
-        values.update(self._rates_due(step, is_first))
+        values.update(self._rates_due(batch, is_first))
         self._training.log(values, step)
 
     def _named(self, key: str) -> str:
         name = self._names[key] = f"batch/{key}"
         return name
 
-    def _rates_due(self, step: int, is_first: bool) -> dict[str, float]:
+    def _rates_due(self, batch: int, is_first: bool) -> dict[str, float]:
         """Return the learning rates, in the first record of an epoch and then as often as it costs next to nothing."""
         now = time.perf_counter()
         if is_first:
             rates = self._rates_now
         elif now >= self._next_rate:
-            rates = facts.learning_rates(self._net.optimizer, step)
+            rates = facts.learning_rates(self._net.optimizer, self._axis.batches_at(batch))
         else:
             return {}
         self._next_rate = now + (time.perf_counter() - now) / _RATE_SHARE
@@ -280,8 +285,8 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         with contained("flightlog's on_epoch_end()"):
             self._go_on()
-            self._batches_through()
             logs = dict(logs or {})
+            self._batches_through(_number(logs.get("loss")))
             self._axis.end_epoch(self._net)
             values = {**self._rates(), **logs}  # what ReduceLROnPlateau has put in is the rate before it changed it
             self._define(values)
@@ -308,11 +313,11 @@ class FlightlogCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if isinstance(name, str) and name and not any(c in name for c in "*?["):
                 self._training.define(name, step_metric="epoch")
 
-    def _batches_through(self) -> None:
+    def _batches_through(self, loss: float | None = None) -> None:
         """The epoch's batches are done, and neither a validation nor the next epoch has begun to count anew."""
         if self._speed.is_running:
             self._speed.end_epoch()
-            self._samples = facts.samples_seen(self._net, self._batches)
+            self._samples = facts.samples_seen(self._net, self._batches, loss)
 
     def on_train_end(self, logs: Any = None) -> None:
         """`fit` has come to its end; the run stays open for what the script does next."""

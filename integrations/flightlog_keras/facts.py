@@ -71,12 +71,12 @@ def _config(optimizer: Any) -> dict[str, Any]:
         return {"learning_rate": {"class_name": type(schedule).__name__}} if is_schedule else {}
 
 
-def learning_rates(optimizer: Any, updates: int | None = None) -> dict[str, float]:
+def learning_rates(optimizer: Any, batches: int | None = None) -> dict[str, float]:
     """Return the learning rates under the names that Keras itself gives them.
 
     Args:
         optimizer: the model's.
-        updates: the step to ask a schedule for, where the optimizer's own count may not be at hand. A rate that is no
+        batches: the count to ask a schedule for, where the optimizer's own may not be at hand. A rate that is no
             schedule is then left out where it lies in a state that Keras has taken away for the time of an epoch.
     """
     members = _members(optimizer)
@@ -85,8 +85,8 @@ def learning_rates(optimizer: Any, updates: int | None = None) -> dict[str, floa
         name = "learning_rate" if len(members) == 1 else f"learning_rate_{one.name}"
         schedule: Any = getattr(one, "_learning_rate", None)
         with contextlib.suppress(Exception):  # jax: the variable is empty within an epoch
-            if updates is not None and isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-                found[name] = number(schedule(updates))
+            if batches is not None and isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+                found[name] = number(schedule(batches))
             else:
                 found[name] = number(one.learning_rate)
     return found
@@ -122,15 +122,22 @@ def _named(value: Any) -> Any:
     return value if value is None or isinstance(value, str) else str(value)
 
 
-def samples_seen(model: Any, batches: int) -> int | None:
+def samples_seen(model: Any, batches: int, loss: float | None = None) -> int | None:
     """Return how many samples the batches of this epoch had together; None where Keras has not counted them.
 
     The mean over the loss weighs each batch by its size, so its count is theirs. Where it counts batches, or is not
     used at all, as with a train_step of the user's own, there is nothing to tell.
+
+    Args:
+        model: what is trained.
+        batches: how many they were.
+        loss: the epoch's, where it is known: a mean that is another one belongs to an evaluation in between.
     """
     with contextlib.suppress(Exception):
         for metric in model.metrics:
             if metric.name == "loss":
+                if loss is not None and not math.isclose(number(metric.result()), loss, rel_tol=1e-5):
+                    return None
                 count = number(metric.count)
                 return int(count) if count > batches and count.is_integer() else None
     return None

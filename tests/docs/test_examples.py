@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -59,18 +60,19 @@ def test_the_script_for_wandb_leaves_what_the_readme_says(tmp_path: Path) -> Non
 
 
 def _documented_commands() -> set[tuple[str, ...]]:
+    texts = [code for page in PAGES for code in blocks(page, "sh")]
+    texts += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in (ROOT / "examples").rglob("*.py")]
     found = set()
-    for page in PAGES:
-        for line in "\n".join(blocks(page, "sh")).splitlines():
-            for command in re.split(r"&&|#|\|", line):
-                words = command.split()
-                if words[:1] == ["flightlog"]:
-                    found.add(tuple(words[1:]))
+    for line in "\n".join(texts).splitlines():
+        for command in re.split(r"&&|#|\|", line):
+            words = command.split()
+            if words[:1] == ["flightlog"]:
+                found.add(tuple(words[1:]))
     return found
 
 
 def test_the_commands_in_the_documentation_exist() -> None:
-    """Every `flightlog …` line of the documentation names a verb that exists and options that it takes."""
+    """Every `flightlog …` line of documentation and examples names a verb that exists and options that it takes."""
     commands = _documented_commands()
     assert len(commands) >= 5
     for words in sorted(commands):
@@ -108,3 +110,9 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """Nothing is written that nobody finds."""
+    readme = (ROOT / "README.md").read_text()
+    assert [page.name for page in PAGES[2:] if f"](docs/{page.name}" not in readme] == []

@@ -528,6 +528,34 @@ def test_a_tracked_loader_gives_its_batches_and_records_their_rate(only_run: Onl
         len(run.track(iter(loader)))
 
 
+def test_a_tracked_loop_that_is_left_keeps_its_rates(only_run: OnlyRun) -> None:
+    """After `break`, or zipped with a shorter loader, the rates of the steps until then are there; after none, none."""
+    run = flightlog.init(project="p")
+    for number in run.track(range(9)):
+        run.log({"loss": 1.0})
+        if number == 4:
+            break
+    for _ in zip(range(3), run.track(range(9)), strict=False):
+        run.log({"loss": 1.0})
+    for _ in run.track(range(9)):
+        break
+    run.finish()
+    assert [row["_step"] for row in only_run().history() if "perf/step_seconds" in row] == [4, 7]
+
+
+def test_rates_of_a_loop_that_logs_nothing_stand_with_what_is_logged_after_it(only_run: OnlyRun) -> None:
+    """One record an epoch, behind its loop: each row has the rates and the number of its own epoch."""
+    run = flightlog.init(project="p")
+    for epoch in range(3):
+        for _ in run.track(range(8), epoch=epoch, every=5):
+            pass
+        run.log({"val_loss": 1.0 / (epoch + 1), "epoch": epoch})
+    run.finish()
+    assert [(row["_step"], row["epoch"], "perf/step_seconds" in row) for row in only_run().history()] == [
+        (0, 0, True), (1, 1, True), (2, 2, True),
+    ]  # fmt: skip
+
+
 def test_batches_of_all_kinds_have_a_size() -> None:
     """The first array in a batch says how many samples it has, whatever it lies in; a batch without one has none."""
     import numpy as np

@@ -87,6 +87,20 @@ def test_a_schedules_rate_is_the_one_of_its_step(fit: Fit, only_run: OnlyRun) ->
     assert all(within[step] == pytest.approx(0.1 * 0.5 ** (step / 10)) for step in within if step not in first)
 
 
+def test_a_schedules_rate_is_the_one_of_its_optimizer(
+    fit: Fit, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second optimizer has a count of its own, and goes through its schedule from the beginning."""
+    monkeypatch.setattr("flightlog_keras.callback._RATE_SHARE", float("inf"))  # with each batch
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    cb = FlightlogCallback()
+    for _ in range(2):
+        fit(classifier(keras.optimizers.SGD(schedule)), cb, epochs=1)
+    cb.finish()
+    within = list(rows(only_run(), "batch/learning_rate").values())
+    assert len(within) == 16 and within[8:] == pytest.approx(within[:8])
+
+
 def test_a_rate_that_was_reduced_shows_in_the_next_epoch(fit: Fit, only_run: OnlyRun) -> None:
     """ReduceLROnPlateau, before or behind the callback: each epoch has the rate that it was trained with."""
     for place in (0, 1):
@@ -164,13 +178,33 @@ def test_several_steps_in_one_execution(fit: Fit, only_run: OnlyRun) -> None:
     assert list(rows(only_run(), "batch/loss")) == [3, 6, 8, 11, 14, 16]
 
 
-@pytest.mark.skipif(not hasattr(keras.optimizers.SGD(), "gradient_accumulation_steps"), reason="an older Keras")
-def test_accumulated_gradients_are_one_step(fit: Fit, only_run: OnlyRun) -> None:
-    """With four batches to an update the axis counts updates."""
+accumulates = pytest.mark.skipif(
+    not hasattr(keras.optimizers.SGD(), "gradient_accumulation_steps"), reason="an older Keras"
+)
+
+
+@accumulates
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_accumulated_gradients_are_one_step(fit: Fit, only_run: OnlyRun, is_scaled: bool) -> None:
+    """With four batches to an update the axis counts updates, also where mixed precision scales the loss."""
     cb = FlightlogCallback()
-    fit(classifier(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4)), cb)
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=4)
+    fit(classifier(keras.optimizers.LossScaleOptimizer(optimizer) if is_scaled else optimizer), cb)
     cb.finish()
     assert set(rows(only_run(), "loss")) == {2, 4} and set(rows(only_run(), "batch/loss")) == {0, 1, 2, 3, 4}
+
+
+@accumulates
+def test_an_update_may_span_two_epochs(fit: Fit, only_run: OnlyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three batches to an update, eight to an epoch: the ninth completes one, and schedules go on with each batch."""
+    monkeypatch.setattr("flightlog_keras.callback._RATE_SHARE", float("inf"))  # with each batch
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    cb = FlightlogCallback()
+    fit(classifier(keras.optimizers.SGD(schedule, gradient_accumulation_steps=3)), cb)
+    cb.finish()
+    assert list(rows(only_run(), "batch/loss")) == [0, 1, 2, 3, 4, 5] and set(rows(only_run(), "loss")) == {2, 5}
+    expected = {step: 0.1 * 0.5 ** (batch / 10) for step, batch in enumerate([2, 5, 8, 11, 14, 16])}
+    assert rows(only_run(), "batch/learning_rate") == pytest.approx(expected)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="a train_step is written for its backend")
@@ -259,6 +293,20 @@ def test_what_stopped_the_training_is_noted(fit: Fit, only_run: OnlyRun) -> None
     assert only_run().summary["stopped"] == {"by": "TerminateOnNaN", "epoch": 1}
     assert any("not finite" in alert["title"] for alert in only_run().alerts())
     assert len(rows(only_run(), "batch/accuracy")) < 8
+
+
+def test_samples_of_another_evaluation_are_not_the_epochs(fit: Fit, only_run: OnlyRun) -> None:
+    """A callback before ours evaluates the model at the end of each epoch: what it counted is no rate of training."""
+
+    class Evaluating(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.evaluate(*samples(20, 3), verbose=0)
+
+    cb = FlightlogCallback()
+    fit(classifier(), Evaluating(), cb)
+    cb.finish()
+    assert set(rows(only_run(), "perf/steps_per_second")) == {8, 16}
+    assert rows(only_run(), "perf/samples_per_second") == {}
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="Keras dispatches there in the same thread")
@@ -450,6 +498,35 @@ def test_the_context_manager_knows_the_exception(fit: Fit, only_run: OnlyRun, re
     assert only_run().state == "failed"
     (end,) = records("finish")
     assert end["error"]["message"] == "no room" and "on_epoch_end" in end["error"]["traceback"]
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="Keras dispatches there in the same thread")
+def test_a_batch_that_is_told_after_the_end_does_not_begin_the_run_again(only_run: OnlyRun, records: Records) -> None:
+    """Data that breaks off while Keras' threads still wait for batches: the exception is the run's one and only end."""
+    ended, told = threading.Event(), threading.Semaphore(0)
+
+    class Waiting(keras.callbacks.Callback):  # type: ignore[misc]
+        async_safe = True
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            ended.wait(30)
+
+    class Telling(keras.callbacks.Callback):  # type: ignore[misc]
+        async_safe = True
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            told.release()
+
+    def batches() -> Any:
+        yield from [samples(10)] * 3
+        raise OSError("no such file")
+
+    with pytest.raises(OSError, match="no such file"), FlightlogCallback() as cb:
+        classifier().fit(batches(), verbose=0, callbacks=[Waiting(), cb, Telling()])
+    ended.set()
+    assert all(told.acquire(timeout=30) for _ in range(3))
+    (end,) = records("finish")
+    assert only_run().state == "failed" and end["error"]["message"] == "no such file"
 
 
 def test_a_schedule_without_a_config_is_described_by_its_class(fit: Fit, only_run: OnlyRun) -> None:
