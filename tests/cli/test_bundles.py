@@ -32,6 +32,27 @@ def carried(*paths: Path, to: Path) -> Path:
     return to
 
 
+def test_an_interrupted_tidying_up_is_finished_by_the_next_sync(
+    home: Path, place: Path, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C twice, the second while the unpacked runs are removed: they are gone after the next sync of the bundle."""
+    run_dir(place / "run-x", run_id)
+    assert quick("pack", place, "-o", home / "out.tar", home=home).code == 0
+
+    def interrupted(folder: Path, **_: object) -> None:
+        for path in folder.iterdir():
+            if path.is_file():
+                path.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), bundle.unpacked(home / "out.tar"):
+        patched.setattr(shutil, "rmtree", interrupted)
+    assert len(list(home.glob(".out.tar.*"))) == 1
+    with bundle.unpacked(home / "out.tar"):
+        assert len(list(home.glob(".out.tar.*"))) == 1
+    assert list(home.glob(".out.tar.*")) == []
+
+
 def test_a_run_of_a_bundle_is_found_however_deep_it_lies(server: Server, home: Path, place: Path, run_id: str) -> None:
     """A tar of a whole tree: nothing in it is passed over, also where `sync` of the tree would not look so deep."""
     runs = [run_dir(place / "/".join("abcdefghijkl"[:depth]) / "run-x", f"{run_id}{depth}") for depth in (1, 12)]

@@ -503,13 +503,12 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
             if place is places[-1]:
                 raise
             continue
-        lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        try:
-            _locked(lock)
-            yield folder
-        finally:
-            os.close(lock)
-            shutil.rmtree(folder, ignore_errors=True)
+        with (folder / "lock").open("xb") as lock:
+            _locked(lock.fileno())
+            try:
+                yield folder
+            finally:
+                _remove(folder)
         return
 
 
@@ -521,10 +520,15 @@ def _sweep(place: Path, prefix: str) -> None:
                 continue
             with contextlib.suppress(OSError):
                 lock = os.open(folder / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
-                free = _locked(lock)
+                if _locked(lock):
+                    _remove(folder)
                 os.close(lock)
-                if free:
-                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a temporary folder, its lock last: where this is interrupted, too, the next sweep finds it."""
+    shutil.rmtree(folder / _PLACE, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(fd: int) -> bool:
