@@ -39,7 +39,9 @@ def announce_end(run: Run, online: Online | None = None) -> None:
     if url is not None:
         say(f"delivered: {url}")
     else:
-        say(f"not all of it is delivered yet; to go on with that: flightlog sync {_shown(run.dir)}")
+        # The shell that this is typed into may know of another server, or of none.
+        command = f"flightlog sync {_shown(run.dir)} --server {online.origin}"
+        say(f"not all of it is delivered yet; to go on with that: {command}")
 
 
 def _shown(path: Path) -> str:

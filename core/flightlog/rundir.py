@@ -48,6 +48,7 @@ _CACHEDIR_TAG = (
 _OURS_IN_ROOT = frozenset((".gitignore", "CACHEDIR.TAG", ".delivered", "latest", SPEC, "files"))
 # A disk that is full now may have room in a minute: no reason not to begin.
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO))
+_NO_FOLDER = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 _SKIPPED = {".git", "files", "node_modules", "__pycache__", "site-packages", "lost+found"}
 
 
@@ -361,21 +362,25 @@ def discover(
 
 
 def folders_below(folder: Path) -> list[Path]:
-    """Return the folders directly in a folder that may be or hold runs, sorted; none where it is gone.
+    """Return the folders directly in a folder that may be or hold runs, sorted; none where it is gone, or no folder.
 
     Raises:
         OSError: it may be a run, or hold some, and that cannot be seen.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        found = sorted(
-            Path(e.path)
-            for e in entries
-            if e.name not in _SKIPPED and not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
-        )
-        with contextlib.suppress(FileNotFoundError):
-            (folder / SPEC).lstat()  # what may be listed need not be open to be entered
-        return found
-    return []
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(
+                Path(e.path)
+                for e in entries
+                if e.name not in _SKIPPED and not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
+            )
+    except OSError as error:
+        if error.errno in _NO_FOLDER:
+            return []
+        raise
+    with contextlib.suppress(FileNotFoundError):
+        (folder / SPEC).lstat()  # what may be listed need not be open to be entered
+    return found
 
 
 # -- alive or not ------------------------------------------------------------------------------------------------------

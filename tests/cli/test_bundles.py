@@ -32,6 +32,38 @@ def carried(*paths: Path, to: Path) -> Path:
     return to
 
 
+def test_an_interrupted_tidying_up_is_finished_by_the_next_sync(
+    home: Path, place: Path, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C twice, the second while the unpacked runs are removed: they are gone after the next sync of the bundle."""
+    run_dir(place / "run-x", run_id)
+    assert quick("pack", place, "-o", home / "out.tar", home=home).code == 0
+
+    def interrupted(folder: Path, **_: object) -> None:
+        for path in folder.iterdir():
+            if path.is_file():
+                path.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), bundle.unpacked(home / "out.tar"):
+        patched.setattr(shutil, "rmtree", interrupted)
+    assert len(list(home.glob(".out.tar.*"))) == 1
+    with bundle.unpacked(home / "out.tar"):
+        assert len(list(home.glob(".out.tar.*"))) == 1
+    assert list(home.glob(".out.tar.*")) == []
+
+
+def test_a_run_of_a_bundle_is_found_however_deep_it_lies(server: Server, home: Path, place: Path, run_id: str) -> None:
+    """A tar of a whole tree: nothing in it is passed over, also where `sync` of the tree would not look so deep."""
+    runs = [run_dir(place / "/".join("abcdefghijkl"[:depth]) / "run-x", f"{run_id}{depth}") for depth in (1, 12)]
+    with tarfile.open(home / "tree.tar", "w") as tree:
+        tree.add(place, "tree")
+    said = server.sync(home / "tree.tar", home=home)
+    assert said.code == 0 and len(said.runs) == 2, said
+    for run, depth in zip(runs, (1, 12), strict=True):
+        assert server.journal(f"{run_id}{depth}") == local_journal(run)
+
+
 def test_the_whole_road_with_processes_of_its_own(server: Server, home: Path, place: Path, tmp_path: Path) -> None:
     """Record and pack without a server, sync and export where there is one, import and clean at home."""
     script = """

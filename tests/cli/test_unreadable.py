@@ -124,6 +124,16 @@ def test_a_run_that_cannot_be_read_does_not_end_a_watch(
     assert server.journal(names[0]) == {}
 
 
+def test_a_run_of_which_nothing_may_be_read_is_told_of_with_the_reason(
+    home: Path, place: Path, run_id: str, key: dict[str, str]
+) -> None:
+    """Neither latest.spec nor the journal: that nobody can say which run it is has a reason, and that is said."""
+    run = run_dir(place / "run-a", run_id)
+    with mode(run / "latest.spec", 0), mode(run / "files" / "journal", 0):
+        said = obeying("sync", place, home=home, **key)
+    assert said.code == 1 and f"({run}/files/journal: cannot be read: Permission denied)" in said.err, said
+
+
 def test_a_run_that_may_not_be_deleted_is_told_of_as_delivered(
     server: Server, home: Path, place: Path, run_id: str, key: dict[str, str]
 ) -> None:

@@ -124,7 +124,7 @@ def test_a_server_that_is_down_at_the_start_is_delivered_to_when_it_is_up(
     training = trainings.start(steps(20), run_id, own_server, FLIGHTLOG_FINISH_TIMEOUT="3")
     said = training.wait()
     assert said.code == 0 and said.err.count("cannot be reached") == 1, said
-    assert f"to go on with that: flightlog sync {training.dir}" in said.err
+    assert f"to go on with that: flightlog sync {training.dir} --server {own_server.url}\n" in said.err
     standing = training.follower
     assert standing is not None and standing.is_running and standing.state == "waiting"
     own_server.start()

@@ -254,7 +254,7 @@ class Followed:
 
     def _look_at_run(self, now: float) -> None:
         """See whether the run has ended or died, or is not there any more."""
-        if not self._look_at_spec() and rundir.is_gone(self.directory.path):
+        if not self._look_at_spec() and not self._is_there():
             self._missing_since = self._missing_since or now
             if now - self._missing_since > _QUIET_SECONDS:  # a shared disk may be away for a moment
                 self._be_over("missing", now)
@@ -269,6 +269,16 @@ class Followed:
         elif now - self._asked_at > _ASK_SECONDS and now - self._grew_at > _QUIET_SECONDS:
             self._asked_at = now
             self._ask_for_life(now, now - self._grew_at)
+
+    def _is_there(self) -> bool:
+        """Tell whether the directory is there; where a disk does not say, it is taken to be."""
+        try:
+            self.directory.path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass
+        return True
 
     def _ask_for_life(self, now: float, quiet: float) -> None:
         growth = self._last_growth()

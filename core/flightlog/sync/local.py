@@ -52,9 +52,11 @@ def identify(directory: RunDir) -> Identity:
         spec: dict[str, Any] = directory.read_spec()
     except DamagedError as error:
         fault = str(error)
-        fold = RunJournal([directory.journal]).fold()
+        journal = RunJournal([directory.journal])
+        fold = journal.fold()
         if fold.id is None:
             reason = "neither latest.spec nor the journal says which run this is"
+            reason += "".join(f" ({why})" for why in journal.faults)
             if is_blank(directory):
                 reason = "nothing was recorded yet: its process is beginning, or was killed as it began"
             raise DamagedError(f"{directory.path}: {reason}") from None

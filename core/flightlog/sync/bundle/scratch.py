@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ...locks import try_lock
 
+PLACE = "unpacked-runs"
+
 
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
@@ -26,13 +28,13 @@ def temporary_folder(path: Path) -> Iterator[Path]:
             if place is places[-1]:
                 raise
             continue
-        lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        try:
-            try_lock(lock)
-            yield folder
-        finally:
-            os.close(lock)
-            shutil.rmtree(folder, ignore_errors=True)
+        with (folder / "lock").open("xb") as lock:
+            try_lock(lock.fileno())
+            try:
+                (folder / PLACE).mkdir()
+                yield folder / PLACE
+            finally:
+                _remove(folder)
         return
 
 
@@ -44,7 +46,12 @@ def _sweep(place: Path, prefix: str) -> None:
                 continue
             with contextlib.suppress(OSError):
                 lock = os.open(folder / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
-                free = try_lock(lock)
+                if try_lock(lock):
+                    _remove(folder)
                 os.close(lock)
-                if free:
-                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a temporary folder, its lock last: where this is interrupted, too, the next sweep finds it."""
+    shutil.rmtree(folder / PLACE, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)

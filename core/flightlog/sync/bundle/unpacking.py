@@ -19,12 +19,11 @@ from ...journal.reader import open_regular
 from ...rundir import SPEC, RunDir
 from ..local import Identity, identify
 from . import index
-from .scratch import temporary_folder
+from .scratch import PLACE, temporary_folder
 from .tar import BLOCK, Advance, Member, TarReader
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _PACKERS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
-_PLACE = "unpacked-runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +91,7 @@ def unpacked(path: Path, bounds: Bounds | None = None, advance: Advance = lambda
         NotFound: there is no run in it.
         OSError: it cannot be read, or there is no room for it.
     """
-    with temporary_folder(path) as folder:
-        place = folder / _PLACE
-        place.mkdir()
+    with temporary_folder(path) as place:
         limits = bounds or Bounds()
         _unpack(path, place, limits, advance)
         found = list(rundir.discover(place, limits.depth, limits.entries))
@@ -107,7 +104,7 @@ def unpacked(path: Path, bounds: Bounds | None = None, advance: Advance = lambda
 
 def place_of(runs: Sequence[RunDir]) -> Path:
     """Return the folder that `unpacked` has put these runs into."""
-    return next(parent for parent in runs[0].path.parents if parent.name == _PLACE)
+    return next(parent for parent in runs[0].path.parents if parent.name == PLACE)
 
 
 def _unpack(path: Path, place: Path, bounds: Bounds, advance: Advance) -> None:
