@@ -218,7 +218,8 @@ class LoggerHooks:
         if self._beside is not None and self._beside[0] == at and self.axis is None:
             values.update(self._beside[1])
             self._beside = None
-        self.training.log(values, at, axis=self.axis)
+        axis = self.axis if self.axis in values else None  # what a callback logs by itself does not say its epoch
+        self.training.log(values, at, axis=axis)
 
     def _is_evaluated_anew(self, step: int | None) -> bool:
         """Tell of a result whether its Trainer knows neither step nor epoch: it has trained nothing, the run has.

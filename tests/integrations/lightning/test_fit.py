@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 import flightlog
@@ -220,6 +220,21 @@ def test_an_evaluation_from_a_checkpoint_goes_to_the_run_that_saved_it(tmp_path:
         (view,) = Api(folder / "flightlog").runs()
         assert list(column(view, "test_loss")) == [8] and len(column(view, "train_loss")) == 8
     assert not (tmp_path / "flightlog").exists()
+
+
+def test_what_comes_without_its_epoch_is_drawn_over_the_step(tmp_path: Path, only_run: OnlyRun) -> None:
+    """What a model or callback passes to the logger by itself has no place on the axis of the epochs."""
+
+    class Talks(Line):
+        def on_validation_epoch_end(self) -> None:
+            self.logger.log_metrics({"own": 1.0}, step=self.global_step)  # type: ignore[union-attr]
+
+    logger = FlightlogLogger(project="p")
+    fit(tmp_path, logger, Talks(), callbacks=[LearningRateMonitor("epoch")])
+    logger.training.finish()
+    assert list(column(only_run(), "own")) == [0, 8, 16] and list(column(only_run(), "lr-SGD")) == [0, 8]
+    axes = {definition["name"]: definition.get("step_metric") for definition in only_run().definitions}
+    assert axes["val_loss"] == "epoch" and not {"own", "lr-SGD"} & axes.keys()
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
