@@ -389,6 +389,13 @@ class LoggerHooks:
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     @hook
+    def going_on(self, trainer: Any) -> None:
+        """A training begins, or goes on from a checkpoint."""
+        self.training.checkpoints.begin()
+        if not self._is_silent():
+            self._checkpoints.remember(trainer)
+
+    @hook
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """A ModelCheckpoint has saved: keep it as the policy says. Lightning calls this for the best and the last."""
         if self._is_silent():

@@ -205,6 +205,17 @@ def test_a_resumed_training_continues_its_run_without_a_flag(tmp_path: Path, onl
     assert again.dirpath == checkpoint.dirpath and len(again.best_k_models) == 3
 
 
+def test_a_marker_goes_with_a_checkpoint_of_an_earlier_program(tmp_path: Path) -> None:
+    """Lightning deletes it when the training has gone on; what is beside it is not left behind."""
+    for epochs in (1, 2):
+        callbacks = [ModelCheckpoint(dirpath=tmp_path / "c", save_last=True)]
+        last = tmp_path / "c" / "last.ckpt"
+        fit(tmp_path, FlightlogLogger(), Line(), last if epochs > 1 else None, callbacks=callbacks, max_epochs=epochs)
+        flightlog.finish()
+    left = {path.name.removesuffix(".flightlog.json") for path in (tmp_path / "c").iterdir()}
+    assert left == {"last.ckpt", "epoch=1-step=16.ckpt"}
+
+
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_an_evaluation_from_a_checkpoint_goes_to_the_run_that_saved_it(tmp_path: Path, only_run: OnlyRun) -> None:
     """A test in a later program joins the training's run at its end, from a full checkpoint and from mere weights."""
