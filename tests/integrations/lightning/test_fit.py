@@ -450,6 +450,24 @@ def test_the_loggers_contract(tmp_path: Path, only_run: OnlyRun) -> None:
     assert {media["key"] for media in view.media()} == {"a/picture", "a/table", "a/rows", "a/sound"}
 
 
+def test_images_without_a_step_stand_at_the_trainings(tmp_path: Path, only_run: OnlyRun) -> None:
+    """What a validation shows is not beyond the checkpoint that is saved after it: it is seen when that goes on."""
+
+    class Shows(Line):
+        def on_validation_epoch_end(self) -> None:
+            if not self.trainer.sanity_checking:
+                self.logger.log_image("seen", [np.zeros((4, 4, 3), np.uint8)])  # type: ignore[union-attr]
+                self.logger.log_table("rows", ["epoch"], [[self.current_epoch]])  # type: ignore[union-attr]
+
+    for epochs in (2, 3):
+        checkpoint = ModelCheckpoint(dirpath=tmp_path / "c", save_last=True)
+        last = tmp_path / "c" / "last.ckpt" if epochs == 3 else None
+        fit(tmp_path, FlightlogLogger(project="p"), Shows(), last, callbacks=[checkpoint], max_epochs=epochs)
+        flightlog.finish()
+    for key in ("seen", "rows"):
+        assert [media["step"] for media in only_run().media() if media["key"] == key] == [7, 15, 23]
+
+
 def test_the_experiment_is_a_run_from_the_first_use(tmp_path: Path, only_run: OnlyRun) -> None:
     """What stands for the run before it is open opens it, in the model's own hooks as well."""
 
