@@ -100,7 +100,7 @@ class CallbackHooks:
         self._begin(trainer, pl_module)
         logger = self._logger
         if logger is not None:
-            logger.training.checkpoints.begin()
+            logger.going_on(trainer)
             logger.step = _batches_that_stepped(trainer) - 1
             self._optimized = trainer.global_step
             logger.training.throughput.start()

@@ -19,6 +19,13 @@ class Scanner:
         self._others: dict[str, list[str]] = {}
         self._saved: set[str] = set()
 
+    def remember(self, trainer: Any) -> None:
+        """Take note of what was saved before the training was interrupted, of which it deletes some when it goes on."""
+        for callback in getattr(trainer, "checkpoint_callbacks", []):
+            newest = (getattr(callback, name, "") for name in ("best_model_path", "last_model_path"))
+            paths = map(str, (*getattr(callback, "best_k_models", ()), *newest))
+            self._saved.update(path for path in paths if path and "://" not in path)
+
     def look(self, callback: Any, trainer: Any) -> list[dict[str, Any]]:
         """Return what has just been saved, as arguments of `Training.checkpoint_saved`; nothing where it is not known.
 

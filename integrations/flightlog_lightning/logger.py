@@ -218,7 +218,8 @@ class LoggerHooks:
         if self._beside is not None and self._beside[0] == at and self.axis is None:
             values.update(self._beside[1])
             self._beside = None
-        self.training.log(values, at, axis=self.axis)
+        axis = self.axis if self.axis in values else None  # what a callback logs by itself does not say its epoch
+        self.training.log(values, at, axis=axis)
 
     def _is_evaluated_anew(self, step: int | None) -> bool:
         """Tell of a result whether its Trainer knows neither step nor epoch: it has trained nothing, the run has.
@@ -264,7 +265,7 @@ class LoggerHooks:
         Args:
             key: their name.
             images: one or more.
-            step: the training's.
+            step: the training's; that of the last batch without it.
             **how: what `flightlog.Image` takes, each a list with one for each image: caption=["a", "b"].
         """
         self._log_media(key, "Image", images, step, how)
@@ -293,8 +294,12 @@ class LoggerHooks:
                 made(item, **{name: values[number] for name, values in how.items()})
                 for number, item in enumerate(items)
             ]
-            self.begin()
-            self.training.log({f"{self.prefix}{key}": each}, step)
+            self._log_media_at(key, each, step)
+
+    def _log_media_at(self, key: str, value: object, step: int | None) -> None:
+        """Record what is shown; without a step, at the training's: a checkpoint that follows is not before it."""
+        self.begin()
+        self.training.log({f"{self.prefix}{key}": value}, self.step if step is None else step)
 
     @hook
     def log_table(
@@ -317,8 +322,7 @@ class LoggerHooks:
             if not (rows or columns):
                 raise ValueError(f"{key} has neither columns nor rows")
             table = flightlog.Table(columns=list(columns or map(str, range(len(rows[0])))), data=rows)
-        self.begin()
-        self.training.log({f"{self.prefix}{key}": table}, step)
+        self._log_media_at(key, table, step)
 
     def log_text(
         self,
@@ -386,6 +390,13 @@ class LoggerHooks:
             self.training.finish()
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    @hook
+    def going_on(self, trainer: Any) -> None:
+        """A training begins, or goes on from a checkpoint."""
+        self.training.checkpoints.begin()
+        if not self._is_silent():
+            self._checkpoints.remember(trainer)
 
     @hook
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 import flightlog
@@ -205,6 +205,17 @@ def test_a_resumed_training_continues_its_run_without_a_flag(tmp_path: Path, onl
     assert again.dirpath == checkpoint.dirpath and len(again.best_k_models) == 3
 
 
+def test_a_marker_goes_with_a_checkpoint_of_an_earlier_program(tmp_path: Path) -> None:
+    """Lightning deletes it when the training has gone on; what is beside it is not left behind."""
+    for epochs in (1, 2):
+        callbacks = [ModelCheckpoint(dirpath=tmp_path / "c", save_last=True)]
+        last = tmp_path / "c" / "last.ckpt"
+        fit(tmp_path, FlightlogLogger(), Line(), last if epochs > 1 else None, callbacks=callbacks, max_epochs=epochs)
+        flightlog.finish()
+    left = {path.name.removesuffix(".flightlog.json") for path in (tmp_path / "c").iterdir()}
+    assert left == {"last.ckpt", "epoch=1-step=16.ckpt"}
+
+
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_an_evaluation_from_a_checkpoint_goes_to_the_run_that_saved_it(tmp_path: Path, only_run: OnlyRun) -> None:
     """A test in a later program joins the training's run at its end, from a full checkpoint and from mere weights."""
@@ -220,6 +231,21 @@ def test_an_evaluation_from_a_checkpoint_goes_to_the_run_that_saved_it(tmp_path:
         (view,) = Api(folder / "flightlog").runs()
         assert list(column(view, "test_loss")) == [8] and len(column(view, "train_loss")) == 8
     assert not (tmp_path / "flightlog").exists()
+
+
+def test_what_comes_without_its_epoch_is_drawn_over_the_step(tmp_path: Path, only_run: OnlyRun) -> None:
+    """What a model or callback passes to the logger by itself has no place on the axis of the epochs."""
+
+    class Talks(Line):
+        def on_validation_epoch_end(self) -> None:
+            self.logger.log_metrics({"own": 1.0}, step=self.global_step)  # type: ignore[union-attr]
+
+    logger = FlightlogLogger(project="p")
+    fit(tmp_path, logger, Talks(), callbacks=[LearningRateMonitor("epoch")])
+    logger.training.finish()
+    assert list(column(only_run(), "own")) == [0, 8, 16] and list(column(only_run(), "lr-SGD")) == [0, 8]
+    axes = {definition["name"]: definition.get("step_metric") for definition in only_run().definitions}
+    assert axes["val_loss"] == "epoch" and not {"own", "lr-SGD"} & axes.keys()
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -422,6 +448,24 @@ def test_the_loggers_contract(tmp_path: Path, only_run: OnlyRun) -> None:
     assert view.summary["a/x"] == 1.0 and view.summary["a/t"] == 2.0
     assert view.summary["a/words"] == "some text"
     assert {media["key"] for media in view.media()} == {"a/picture", "a/table", "a/rows", "a/sound"}
+
+
+def test_images_without_a_step_stand_at_the_trainings(tmp_path: Path, only_run: OnlyRun) -> None:
+    """What a validation shows is not beyond the checkpoint that is saved after it: it is seen when that goes on."""
+
+    class Shows(Line):
+        def on_validation_epoch_end(self) -> None:
+            if not self.trainer.sanity_checking:
+                self.logger.log_image("seen", [np.zeros((4, 4, 3), np.uint8)])  # type: ignore[union-attr]
+                self.logger.log_table("rows", ["epoch"], [[self.current_epoch]])  # type: ignore[union-attr]
+
+    for epochs in (2, 3):
+        checkpoint = ModelCheckpoint(dirpath=tmp_path / "c", save_last=True)
+        last = tmp_path / "c" / "last.ckpt" if epochs == 3 else None
+        fit(tmp_path, FlightlogLogger(project="p"), Shows(), last, callbacks=[checkpoint], max_epochs=epochs)
+        flightlog.finish()
+    for key in ("seen", "rows"):
+        assert [media["step"] for media in only_run().media() if media["key"] == key] == [7, 15, 23]
 
 
 def test_the_experiment_is_a_run_from_the_first_use(tmp_path: Path, only_run: OnlyRun) -> None:
