@@ -99,6 +99,8 @@ class Standing:
         for record in records:
             rank = clock.next(writer, record)
             if rewinds.hide(writer, record):
+                if record.kind == "rewind":  # what it hides stays hidden
+                    self._turn(rank, record)
                 continue
             self.updated_at = max(self.updated_at, record.t)
             self._step(record)

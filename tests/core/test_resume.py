@@ -129,6 +129,25 @@ def test_rewinds_add_up() -> None:
     assert [row["x"] for row in view.history()] == [0, 1, 2, 3, 300]
 
 
+def test_a_rewind_that_a_later_one_covers_counts_no_more() -> None:
+    """To 10, back to 8 and on, back to 3: the run's step is that of the last training, also for whoever resumes it."""
+    run = flightlog.init(id="job")
+    for step in range(11):
+        run.log({"x": step})
+    run.finish()
+    for back, more in ((8, 4), (3, 2)):
+        run = flightlog.init(id="job", resume_from=back)
+        for _ in range(more):
+            run.log({"x": back})
+        run.finish()
+    assert run.step == 6
+    (view,) = Api(".").runs()
+    assert view.step == 6 and [row["_step"] for row in view.history()] == [0, 1, 2, 3, 4, 5]
+    again = flightlog.init(id="job", resume="must")
+    assert again.step == 6
+    again.finish()
+
+
 def test_a_rewind_beyond_what_was_logged() -> None:
     """A checkpoint of a step that was never logged: the counter goes there, nothing is hidden."""
     run = flightlog.init(id="job")

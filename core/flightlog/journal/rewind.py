@@ -61,8 +61,9 @@ class Rewinds:
         return list(zip(*self._of.get(writer, ([], [])), strict=True))
 
     def hide(self, writer: str, record: Record) -> bool:
-        """Tell whether a record is hidden."""
-        return self.hide_at(writer, record.seq, record.step)
+        """Tell whether a record is hidden; so is a rewind, if a later one goes further back."""
+        step = rewound_to(record.data) if record.kind == "rewind" else record.step
+        return self.hide_at(writer, record.seq, step)
 
     def hide_at(self, writer: str, seq: int, step: int | None) -> bool:
         """Tell whether a writer's record of this seq and step is hidden."""
