@@ -37,6 +37,7 @@ class DisabledRun(Run):
         self._notes = chosen.notes
         self.resumed = False
         self.rank = 0
+        self._ranks = 1
         self._place = RunDir(Path(chosen.dir).absolute() / "disabled")
         self._owner_pid = os.getpid()
         self._stands = "running"

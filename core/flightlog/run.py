@@ -126,6 +126,7 @@ class Run(Familiar):
         self._tags = tuple(dict.fromkeys([*(before.tags if before else ()), *identity.tags]))
         self.resumed = before is not None and not beginning.forked
         self.rank = beginning.launch.rank if beginning.launch else 0
+        self._ranks = beginning.launch.size if beginning.launch else 1
         self._before = before
         self._owner_pid = os.getpid() if not beginning.forked else 0
         self.owns_directory = beginning.owns_spec
@@ -294,11 +295,12 @@ class Run(Familiar):
                 (by the first dimension of the first array in a batch), "perf/tokens_per_second" (where a batch has
                 "input_ids"), "perf/step_seconds" and "perf/data_seconds" (of a step, waiting for the batch). They
                 stand at the step that was logged last, and once more at the end, or where the loop is left. If the loop
-                itself logs nothing, they stand at the step that is logged next.
+                itself logs nothing, they stand at the step that is logged next. Of several ranks the first one records,
+                and takes the others to have as many samples and tokens as itself.
         """
-        from .throughput import Tracked
+        from .throughput import Throughput, Tracked
 
-        return Tracked(self, loader, epoch, every)
+        return Tracked(self, loader, epoch, every, Throughput(self._ranks))
 
     def define_metric(
         self,

@@ -181,7 +181,7 @@ class Tracked(Generic[_T]):
         """
         values: dict[str, Any] = self._meter.read()
         run = self._run
-        if values and run.state == "running":
+        if values and run.rank == 0 and run.state == "running":
             if self._epoch is not None:
                 values["epoch"] = self._epoch
             run.log(values, step=run.step - 1 if run.step > begun else begun, commit=False)

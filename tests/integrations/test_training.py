@@ -556,6 +556,26 @@ def test_rates_of_a_loop_that_logs_nothing_stand_with_what_is_logged_after_it(on
     ]  # fmt: skip
 
 
+def test_of_several_ranks_the_first_records_its_loops_rates(only_run: OnlyRun, tmp_path: Path) -> None:
+    """Each rank that torchrun started tracks its share of the data: one record, of the samples of all of them."""
+    script = tmp_path / "loop.py"
+    script.write_text(
+        "import time, flightlog\n"
+        "run = flightlog.init(project='p')\n"
+        "for number in run.track([[1, 2, 3, 4]] * 5):\n"
+        "    time.sleep(0.01)\n"
+        "    if run.rank == 0:\n"
+        "        run.log({'loss': 1.0})\n"
+    )
+    job = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "loop"}
+    for rank in "01":
+        own = {**os.environ, **job, "RANK": rank, "LOCAL_RANK": rank}
+        subprocess.run([sys.executable, str(script)], env=own, cwd=tmp_path, check=True, timeout=60)
+    (row,) = [row for row in only_run().history() if "perf/step_seconds" in row]
+    assert row["_step"] == 4
+    assert row["perf/samples_per_second"] == pytest.approx(2 * 4 * row["perf/steps_per_second"])
+
+
 def test_batches_of_all_kinds_have_a_size() -> None:
     """The first array in a batch says how many samples it has, whatever it lies in; a batch without one has none."""
     import numpy as np

@@ -200,6 +200,7 @@ def test_an_update_may_span_two_epochs(fit: Fit, only_run: OnlyRun, monkeypatch:
     monkeypatch.setattr("flightlog_keras.callback._RATE_SHARE", float("inf"))  # with each batch
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     cb = FlightlogCallback()
+    cb.async_safe = False  # the batches of a step in their order
     fit(classifier(keras.optimizers.SGD(schedule, gradient_accumulation_steps=3)), cb)
     cb.finish()
     assert list(rows(only_run(), "batch/loss")) == [0, 1, 2, 3, 4, 5] and set(rows(only_run(), "loss")) == {2, 5}
@@ -501,6 +502,7 @@ def test_the_context_manager_knows_the_exception(fit: Fit, only_run: OnlyRun, re
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="Keras dispatches there in the same thread")
+@pytest.mark.skipif(hasattr(keras.callbacks.CallbackList, "__del__"), reason="an older Keras drops what still waits")
 def test_a_batch_that_is_told_after_the_end_does_not_begin_the_run_again(only_run: OnlyRun, records: Records) -> None:
     """Data that breaks off while Keras' threads still wait for batches: the exception is the run's one and only end."""
     ended, told = threading.Event(), threading.Semaphore(0)
