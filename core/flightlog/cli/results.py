@@ -78,7 +78,8 @@ class Shown:
         """Print the last line."""
         count = {status: sum(r.status == status for r in report.results) for status in _STATUSES}
         if count["up to date"] == len(report.results):
-            click.echo(f"nothing to sync: {report.origin} has all {counted(count['up to date'], 'run')} below here")
+            which = "the one run" if len(report.results) == 1 else f"all {len(report.results):,} runs"
+            click.echo(f"nothing to sync: {report.origin} has {which} below here")
             return
         parts = [f"{count['delivered']} delivered to {report.origin} as {printable(report.account)}"]
         words = {"damaged": "damaged", "up to date": "up to date", "gone": "deleted on the server", "failed": "failed"}
