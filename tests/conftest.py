@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from flightlog import current, terminal
 # No deadline: a busy machine is no fault. No database: a failure prints what repeats it, and the tree stays clean.
 hypothesis.settings.register_profile("flightlog", deadline=None, database=None, print_blob=True, max_examples=80)
 hypothesis.settings.load_profile("flightlog")
+
+# Programs begun here hear Ctrl-C, also where the tests run in the background of a script, which ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _FOREIGN = ("FLIGHTLOG_", "WANDB_", "XDG_")
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -270,15 +269,6 @@ def test_a_run_deleted_on_the_server_is_neither_sent_nor_cleaned_unless_asked_ba
     assert "1 run cleaned" in quick("clean", place, home=home, **key).out
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Let programs begun here hear Ctrl-C, also where the tests run in the background of a script, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_sync_is_one_line_and_goes_on_from_there(
     server: Server, home: Path, place: Path, run_id: str
 ) -> None:
