@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from .errors import DamagedError
-from .journal.reader import open_regular, segments, writer_folders
+from .journal.reader import open_regular, read_upto, segments, writer_folders
 from .journal.writer import fsync_folder
 from .process import hostname, pid_namespace, start_of
 from .protocol.names import random_name
@@ -145,7 +145,7 @@ def read_spec(path: Path) -> dict[str, Any]:
     """
     try:
         with open_regular(path) as file:
-            content = file.read(MAX_SPEC + 1)
+            content = read_upto(file, MAX_SPEC + 1)
         spec = orjson.loads(content) if len(content) <= MAX_SPEC else None
     except OSError as error:
         raise DamagedError(f"{path}: {error.strerror or error}") from None

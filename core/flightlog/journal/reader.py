@@ -71,6 +71,11 @@ def open_regular(path: Path) -> BinaryIO:
     return regular_file(os.open(path, _O_BENEATH), path)
 
 
+def read_upto(file: BinaryIO, most: int) -> bytes:
+    """Return a small file's bytes, but not more than `most`: room for only so many as there are is far cheaper."""
+    return file.read(min(most, os.fstat(file.fileno()).st_size + 1))
+
+
 def regular_file(fd: int, name: object) -> BinaryIO:
     """Return an open descriptor as a file; closes it and raises OSError, naming it, where it is no regular file."""
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from ..journal.reader import open_regular
+from ..journal.reader import open_regular, read_upto
 from ..rundir import RunDir, atomic_write
 from .local import alive
 
@@ -64,7 +64,7 @@ def load(directory: RunDir) -> dict[str, Synced]:
 def _read(path: Path) -> dict[str, Synced]:
     try:
         with open_regular(path) as file:
-            content = orjson.loads(file.read(_MAX))
+            content = orjson.loads(read_upto(file, _MAX))
         if content["format"] == 1:
             return {origin: _entry(entry) for origin, entry in content["servers"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

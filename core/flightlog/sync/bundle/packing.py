@@ -15,7 +15,7 @@ import zstandard
 from ...beneath import open_beneath
 from ...contents import Named, named_files
 from ...errors import FlightlogError
-from ...journal.reader import WriterReport, open_regular, read_writer, writer_folders
+from ...journal.reader import WriterReport, open_regular, read_upto, read_writer, writer_folders
 from ...journal.writer import fsync_folder
 from ...protocol.manifest import is_safe_path
 from ...protocol.names import name_fault, random_name
@@ -67,7 +67,7 @@ def look(directory: RunDir, taken: set[str]) -> PackedRun:
     """
     run = PackedRun(directory, identify(directory), _folder_for(directory, taken))
     with contextlib.suppress(OSError), open_regular(directory.spec_path) as file:
-        spec = file.read(MAX_SPEC + 1)
+        spec = read_upto(file, MAX_SPEC + 1)
         if len(spec) <= MAX_SPEC:
             run.spec, run.files[SPEC] = spec, len(spec)
     named = Named()
