@@ -10,7 +10,7 @@ from typing import Final, Literal
 from flightlog.errors import UsageError
 
 # Of the time, what records of quick batches may take; with the hooks themselves it stays below 1 %.
-SHARE: Final = 0.005
+SHARE: Final = 0.004
 # What a record took while the machine was busy with other things says nothing of the next one.
 LONGEST_PAUSE: Final = 0.1
 
