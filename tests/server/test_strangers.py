@@ -377,6 +377,33 @@ def test_a_pack_that_breaks_off_as_the_disk_fills_loses_nothing(
     assert "Traceback" not in small_server.stderr
 
 
+def test_a_killed_server_that_starts_on_a_full_disk_loses_nothing(
+    small_server: Server, home: Path, place: Path, run_id: str
+) -> None:
+    """What cannot be kept then of its pack under way is asked for again; it starts all the same."""
+    assert small_server.sync(finished_run(place, run_id).path, home=home).code == 0
+    chunks = [f"{run_id} {n}".encode() * 5000 for n in range(12)]
+    body = pack_of(*chunks)
+    head = (
+        "POST /api/v1/projects/admin/p/packs HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {small_server.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    incoming = small_server.data / "objects" / "incoming"
+    with socket.create_connection(("127.0.0.1", small_server.port), timeout=10) as connection:
+        connection.sendall(head.encode() + body[:-2000])
+        until(lambda: sum(path.stat().st_size for path in incoming.glob("*")) > len(body) // 2)
+        small_server.kill()
+    with full(small_server.data):
+        small_server.start()
+    assert not any(incoming.glob("*"))
+    assert (
+        small_server.ask("POST", "/api/v1/projects/admin/p/packs", pack_of(*chunks), key=small_server.key).status == 200
+    )
+    names = [hashlib.sha256(chunk).hexdigest() for chunk in chunks]
+    assert small_server.api("POST", "projects/admin/p/chunks/missing", {"chunks": names}).json()["missing"] == []
+    assert "Traceback" not in small_server.stderr, small_server.stderr
+
+
 @contextlib.contextmanager
 def trickling(answer: bytes) -> Iterator[str]:
     """A server that begins its answers with these bytes and goes on with a byte now and then, for a while."""
