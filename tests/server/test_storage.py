@@ -28,7 +28,7 @@ from flightlog_server.store.migrate import migrate
 from flightlog_server.store.objects import LocalObjects
 from flightlog_server.store.schema import metadata
 
-from .tools import Server, add_media, begin, line, local_journal, logs, pack_of, run_dir, until
+from .tools import Server, add_media, begin, line, local_journal, logs, pack_of, pack_request, run_dir, until
 
 WRITER = "w" * 16
 SEED = 20261129
@@ -335,7 +335,7 @@ def test_a_killed_server_keeps_what_had_arrived_whole_of_its_packs(
             body = pack_of(*pack)
             connection = socket.create_connection(("127.0.0.1", own_server.port), timeout=10)
             connections.enter_context(connection)
-            connection.sendall(_pack_request(own_server, len(body)) + body[: -len(pack[-1])])
+            connection.sendall(pack_request(own_server.key, len(body)) + body[: -len(pack[-1])])
         sent = sum(len(pack_of(*pack)) - len(pack[-1]) for pack in packs)
         until(lambda: sum(path.stat().st_size for path in incoming.glob("*")) > sent - 30_000)
         own_server.kill()
@@ -351,13 +351,6 @@ def test_a_killed_server_keeps_what_had_arrived_whole_of_its_packs(
         for name, chunk in zip(names[:-1], pack, strict=False):
             assert own_server.api("GET", f"runs/admin/p/{run_id}/files/media/{name}").body == chunk
     assert own_server.stderr == ""
-
-
-def _pack_request(server: Server, size: int) -> bytes:
-    return (
-        "POST /api/v1/projects/admin/p/packs HTTP/1.1\r\nHost: x\r\n"
-        f"Authorization: Bearer {server.key}\r\nContent-Length: {size}\r\n\r\n"
-    ).encode()
 
 
 def test_what_is_no_pack_any_more_is_removed_at_the_start(own_server: Server) -> None:

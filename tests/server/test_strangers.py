@@ -23,7 +23,20 @@ from flightlog.errors import RetryableError
 from flightlog.rundir import RunDir
 from flightlog.sync.pace import Pace
 
-from .tools import Proxy, Request, Server, add_media, on_terminal, pack_of, proxied, quick, run_dir, status, until
+from .tools import (
+    Proxy,
+    Request,
+    Server,
+    add_media,
+    on_terminal,
+    pack_of,
+    pack_request,
+    proxied,
+    quick,
+    run_dir,
+    status,
+    until,
+)
 from .tools import flightlog as separate
 
 
@@ -351,13 +364,10 @@ def test_a_pack_that_breaks_off_as_the_disk_fills_loses_nothing(
     chunks = [f"{run_id} {n}".encode() * 5000 for n in range(12)]
     names = [hashlib.sha256(chunk).hexdigest() for chunk in chunks]
     body = pack_of(*chunks)[:-2000]
-    head = (
-        "POST /api/v1/projects/admin/p/packs HTTP/1.1\r\nHost: x\r\n"
-        f"Authorization: Bearer {small_server.key}\r\nContent-Length: {1 << 20}\r\n\r\n"
-    )
+    head = pack_request(small_server.key, 1 << 20)
     incoming = small_server.data / "objects" / "incoming"
     with socket.create_connection(("127.0.0.1", small_server.port), timeout=10) as connection:
-        connection.sendall(head.encode() + body)
+        connection.sendall(head + body)
         until(lambda: any(incoming.glob("*")))
         with full(small_server.data):
             connection.close()
@@ -384,13 +394,10 @@ def test_a_killed_server_that_starts_on_a_full_disk_loses_nothing(
     assert small_server.sync(finished_run(place, run_id).path, home=home).code == 0
     chunks = [f"{run_id} {n}".encode() * 5000 for n in range(12)]
     body = pack_of(*chunks)
-    head = (
-        "POST /api/v1/projects/admin/p/packs HTTP/1.1\r\nHost: x\r\n"
-        f"Authorization: Bearer {small_server.key}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = pack_request(small_server.key, len(body))
     incoming = small_server.data / "objects" / "incoming"
     with socket.create_connection(("127.0.0.1", small_server.port), timeout=10) as connection:
-        connection.sendall(head.encode() + body[:-2000])
+        connection.sendall(head + body[:-2000])
         until(lambda: sum(path.stat().st_size for path in incoming.glob("*")) > len(body) // 2)
         small_server.kill()
     with full(small_server.data):

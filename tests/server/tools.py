@@ -358,6 +358,14 @@ def pack_of(*chunks: bytes) -> bytes:
     return whole.getvalue()
 
 
+def pack_request(key: str, size: int) -> bytes:
+    """Return how a request with a pack of so many bytes begins, for whoever sends its body bit by bit."""
+    return (
+        "POST /api/v1/projects/admin/p/packs HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Length: {size}\r\n\r\n"
+    ).encode()
+
+
 def until(look: Callable[[], T], seconds: float = 30.0) -> T:
     """Look again and again until what is seen is true; return it. Fails after a bounded time."""
     deadline = time.monotonic() + seconds
